@@ -1,0 +1,124 @@
+// swift-tools-version: 6.2
+// The targets mirror the module table of docs/architecture.md: arrows point down only, and
+// Tests/TidyTests checks that every import in Sources is one of the dependencies listed here.
+import PackageDescription
+
+#if arch(x86_64)
+  let isX86 = true
+#else
+  let isX86 = false
+#endif
+
+/// The SIMD loops are one set of sources compiled once per instruction set (the second and third
+/// folder hold links to the files of the first); `Compute` picks one at start.
+let kernelTargets: [Target] =
+  [.target(name: "Kernels", dependencies: ["KernelInterface"], swiftSettings: [.unsafeFlags(["-Ounchecked"])])]
+  + (isX86
+    ? [
+      .target(
+        name: "KernelsAVX2", dependencies: ["KernelInterface"],
+        swiftSettings: [.unsafeFlags(["-Ounchecked", "-Xcc", "-march=haswell"])]),
+      .target(
+        name: "KernelsAVX512", dependencies: ["KernelInterface"],
+        swiftSettings: [
+          .unsafeFlags(["-Ounchecked", "-Xcc", "-march=skylake-avx512", "-Xcc", "-mprefer-vector-width=512"])
+        ]),
+    ] : [])
+let kernelDependencies: [Target.Dependency] = ["Kernels"] + (isX86 ? ["KernelsAVX2", "KernelsAVX512"] : [])
+
+let package = Package(
+  name: "transfusion",
+  platforms: [.macOS(.v15)],
+  products: [.executable(name: "transfusion", targets: ["transfusion"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+    .package(url: "https://github.com/apple/swift-atomics", from: "1.3.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+  ],
+  targets: kernelTargets + [
+    // C boundary: one Swift owner each.
+    .systemLibrary(name: "CZeroMQ"),
+    .target(name: "CHDF5", linkerSettings: [.linkedLibrary("hdf5_serial")]),
+    .target(name: "COneDNN", linkerSettings: [.linkedLibrary("dnnl")]),
+    .target(
+      name: "CSentencePiece", cxxSettings: [.unsafeFlags(["-std=c++17"])],
+      linkerSettings: [.linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train")]),
+    .target(
+      name: "CImages",
+      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("turbojpeg"), .linkedLibrary("freetype")]),
+    .target(name: "CSystem", linkerSettings: [.linkedLibrary("crypto")]),
+
+    // Pure: no sockets, files, clocks or randomness.
+    .target(name: "ClusterModel"),
+    .target(name: "Schedules", dependencies: ["ClusterModel"]),
+    .target(
+      name: "Wire",
+      dependencies: ["ClusterModel", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+    .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules"]),
+    .target(name: "Randomness"),
+
+    // Compute.
+    .target(name: "KernelInterface"),
+    .target(name: "Compute", dependencies: ["COneDNN", "CSystem", .product(name: "Atomics", package: "swift-atomics")] + kernelDependencies),
+    .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
+    .target(name: "Optimizers", dependencies: ["Compute"]),
+    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "CSystem"]),
+
+    // Input and output.
+    .target(name: "HDF5", dependencies: ["CHDF5"]),
+    .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem"]),
+    .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem", .product(name: "Logging", package: "swift-log")]),
+    .target(name: "Collectives", dependencies: ["ClusterModel"]),
+    .target(
+      name: "Configuration",
+      dependencies: ["ClusterModel", "Schedules", "TransfusionModel", "Optimizers", "TrainingData", .product(name: "Yams", package: "Yams")]),
+
+    // The shells.
+    .target(
+      name: "Coordinator",
+      dependencies: [
+        "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "CSystem",
+        .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
+      ]),
+    .target(
+      name: "Worker",
+      dependencies: [
+        "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute",
+        "TransfusionModel", "Optimizers", "TrainingData", "Configuration", "CSystem",
+        .product(name: "Logging", package: "swift-log"), .product(name: "Atomics", package: "swift-atomics"),
+      ]),
+    .executableTarget(
+      name: "transfusion",
+      dependencies: [
+        "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute",
+        "TransfusionModel", "Optimizers", "TrainingData", "Configuration", "Coordinator", "Worker", "Randomness", "CSystem",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+      ]),
+
+    // Tests: one target per module, end to end on real processes, tidy.
+    .testTarget(name: "ClusterModelTests", dependencies: ["ClusterModel"]),
+    .testTarget(name: "SchedulesTests", dependencies: ["Schedules", "ClusterModel"]),
+    .testTarget(name: "WireTests", dependencies: ["Wire", "ClusterModel"]),
+    .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules"]),
+    .testTarget(name: "RandomnessTests", dependencies: ["Randomness"]),
+    .testTarget(name: "ComputeTests", dependencies: ["Compute", "KernelInterface", "Randomness"] + kernelDependencies),
+    .testTarget(name: "TransfusionModelTests", dependencies: ["TransfusionModel", "Compute", "Randomness", "HDF5", "Optimizers"], resources: [.copy("Fixtures")]),
+    .testTarget(name: "OptimizersTests", dependencies: ["Optimizers", "Compute"]),
+    .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
+    .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel"]),
+    .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel"]),
+    .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
+    .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
+    .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
+    .testTarget(name: "EndToEndTests", dependencies: ["Checkpoints", "HDF5"]),
+    .testTarget(name: "TidyTests"),
+  ],
+  swiftLanguageModes: [.v6]
+)

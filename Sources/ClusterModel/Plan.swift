@@ -1,0 +1,104 @@
+/// Who computes what in one generation: the mesh of replicas x stages, the cut of the model, the leaves.
+///
+/// A plan changes only how long a step takes. Which microbatches a step has, how they form leaves and in
+/// which order everything is summed are in ``StepShape`` and never depend on it.
+public struct Plan: Hashable, Sendable, Codable {
+  /// The half-open range of model units of each stage, in order, without gaps.
+  public var stageUnits: [Range<Int>]
+  /// The half-open range of leaves of each replica, in order, without gaps.
+  public var replicaLeaves: [Range<Int>]
+  /// The worker at each place, `places[replica][stage]`.
+  public var places: [[WorkerID]]
+  /// Workers that are in the generation but have no place.
+  public var spares: [WorkerID]
+  public var schedule: ScheduleKind
+
+  public var stageCount: Int { stageUnits.count }
+  public var replicaCount: Int { replicaLeaves.count }
+
+  public init(
+    stageUnits: [Range<Int>], replicaLeaves: [Range<Int>], places: [[WorkerID]], spares: [WorkerID] = [],
+    schedule: ScheduleKind
+  ) {
+    self.stageUnits = stageUnits
+    self.replicaLeaves = replicaLeaves
+    self.places = places
+    self.spares = spares
+    self.schedule = schedule
+  }
+
+  /// Replica and stage of a worker, or nil for a spare or a stranger.
+  public func place(of worker: WorkerID) -> Place? {
+    for (replica, row) in places.enumerated() {
+      for (stage, member) in row.enumerated() where member == worker { return Place(replica: replica, stage: stage) }
+    }
+    return nil
+  }
+  /// Position in this generation: replica-major over the mesh.
+  public func rank(of worker: WorkerID) -> Int? { place(of: worker).map { $0.replica * stageCount + $0.stage } }
+}
+
+public struct Place: Hashable, Sendable, Codable {
+  public var replica: Int
+  public var stage: Int
+  public init(replica: Int, stage: Int) {
+    self.replica = replica
+    self.stage = stage
+  }
+}
+
+public enum ScheduleKind: String, Hashable, Sendable, Codable, CaseIterable {
+  case gpipe = "gpipe"
+  case oneForwardOneBackward = "1f1b"
+}
+
+/// The part of a step that no plan may change: its microbatches and how they form leaves.
+///
+/// Step `s` (counted from 0: the step that makes state `s + 1`) has `microbatches` microbatches; leaf `l`
+/// holds those in `microbatches(ofLeaf: l)`. Inside a leaf gradients accumulate in order of the index;
+/// leaves add up along ``LeafTree``.
+public struct StepShape: Hashable, Sendable, Codable {
+  public var microbatches: Int
+  public var leaves: Int
+  /// - Precondition: `leaves` divides `microbatches`; both are positive.
+  public init(microbatches: Int, leaves: Int) {
+    precondition(microbatches > 0 && leaves > 0 && microbatches % leaves == 0)
+    self.microbatches = microbatches
+    self.leaves = leaves
+  }
+  public func microbatches(ofLeaf leaf: Int) -> Range<Int> {
+    let size = microbatches / leaves
+    return leaf * size..<(leaf + 1) * size
+  }
+  public func microbatches(ofLeaves leaves: Range<Int>) -> Range<Int> {
+    let size = microbatches / self.leaves
+    return leaves.lowerBound * size..<leaves.upperBound * size
+  }
+}
+
+/// The one binary tree along which leaf sums are added: a node over `n > 1` leaves splits after the
+/// largest power of two below `n`, whatever computes it.
+public struct LeafTree: Sendable {
+  public let leaves: Int
+  public init(leaves: Int) { self.leaves = leaves }
+
+  /// The two halves of a node, or nil for a single leaf.
+  public static func children(of node: Range<Int>) -> (Range<Int>, Range<Int>)? {
+    guard node.count > 1 else { return nil }
+    var half = 1
+    while half * 2 < node.count { half *= 2 }
+    let middle = node.lowerBound + half
+    return (node.lowerBound..<middle, middle..<node.upperBound)
+  }
+
+  /// The largest whole subtrees inside `range`, left to right: what a replica that owns those leaves can
+  /// sum without anybody else.
+  public func wholeSubtrees(in range: Range<Int>) -> [Range<Int>] {
+    func visit(_ node: Range<Int>) -> [Range<Int>] {
+      if node.lowerBound >= range.lowerBound && node.upperBound <= range.upperBound { return [node] }
+      guard node.overlaps(range), let (left, right) = Self.children(of: node) else { return [] }
+      return visit(left) + visit(right)
+    }
+    return leaves == 0 ? [] : visit(0..<leaves)
+  }
+}
