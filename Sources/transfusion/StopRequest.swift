@@ -5,6 +5,16 @@ import UnixSignals
 /// Set by SIGINT or SIGTERM: finish the step, checkpoint, exit. A second signal ends the process at once.
 final class StopRequest: Sendable {
   private let count = Atomic<Int>(0)
+  private let announcement: String
+
+  /// - Parameter announcement: what the user reads after the first signal.
+  init(
+    announcement: String =
+      "Stopping after this step: a checkpoint is written first. Signal again to stop at once and lose what came after the last one."
+  ) {
+    self.announcement = announcement
+  }
+
   var isRequested: Bool { count.load(ordering: .relaxed) > 0 }
 
   /// Runs `body` while watching for signals.
@@ -13,8 +23,7 @@ final class StopRequest: Sendable {
     let watcher = Task {
       for await signal in signals {
         if count.add(1, ordering: .relaxed).newValue > 1 { exit(128 + (signal == .sigint ? 2 : 15)) }
-        StandardError.write(
-          "Stopping after this step: a checkpoint is written first. Signal again to stop at once and lose what came after the last one.")
+        StandardError.write(announcement)
       }
     }
     defer { watcher.cancel() }
