@@ -57,7 +57,8 @@ let package = Package(
     .target(name: "Schedules", dependencies: ["ClusterModel"]),
     .target(
       name: "Wire",
-      dependencies: ["ClusterModel", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+      dependencies: ["ClusterModel", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
+      exclude: ["Protos"]),
     .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules"]),
     .target(name: "Randomness"),
 
@@ -72,7 +73,7 @@ let package = Package(
     .target(name: "HDF5", dependencies: ["CHDF5"]),
     .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem"]),
     .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem", .product(name: "Logging", package: "swift-log")]),
-    .target(name: "Collectives", dependencies: ["ClusterModel"]),
+    .target(name: "Collectives", dependencies: ["ClusterModel", "Compute"]),
     .target(
       name: "Configuration",
       dependencies: ["ClusterModel", "Schedules", "TransfusionModel", "Optimizers", "TrainingData", .product(name: "Yams", package: "Yams")]),
@@ -111,8 +112,8 @@ let package = Package(
     .testTarget(name: "TransfusionModelTests", dependencies: ["TransfusionModel", "Compute", "Randomness", "HDF5", "Optimizers"], resources: [.copy("Fixtures")]),
     .testTarget(name: "OptimizersTests", dependencies: ["Optimizers", "Compute"]),
     .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
-    .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel"]),
-    .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel"]),
+    .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel", "CZeroMQ"]),
+    .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel", "Compute"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
     .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
