@@ -59,7 +59,7 @@ let package = Package(
       name: "Wire",
       dependencies: ["ClusterModel", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
       exclude: ["Protos"]),
-    .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules"]),
+    .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules", "Wire"]),
     .target(name: "Randomness"),
     .target(name: "Digests", dependencies: ["CSystem"]),
 
@@ -107,7 +107,7 @@ let package = Package(
     .testTarget(name: "ClusterModelTests", dependencies: ["ClusterModel"]),
     .testTarget(name: "SchedulesTests", dependencies: ["Schedules", "ClusterModel"]),
     .testTarget(name: "WireTests", dependencies: ["Wire", "ClusterModel"]),
-    .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules"]),
+    .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules", "Wire"]),
     .testTarget(name: "RandomnessTests", dependencies: ["Randomness"]),
     .testTarget(name: "ComputeTests", dependencies: ["Compute", "KernelInterface", "Randomness"] + kernelDependencies),
     .testTarget(name: "TransfusionModelTests", dependencies: ["TransfusionModel", "Compute", "Randomness", "HDF5", "Optimizers"], resources: [.copy("Fixtures")]),
