@@ -44,6 +44,7 @@ let package = Package(
     .systemLibrary(name: "CZeroMQ"),
     .target(name: "CHDF5", linkerSettings: [.linkedLibrary("hdf5_serial")]),
     .target(name: "COneDNN", linkerSettings: [.linkedLibrary("dnnl")]),
+    .target(name: "CProcessor"),
     .target(
       name: "CSentencePiece", cxxSettings: [.unsafeFlags(["-std=c++17"])],
       linkerSettings: [.linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train")]),
@@ -65,7 +66,7 @@ let package = Package(
 
     // Compute.
     .target(name: "KernelInterface"),
-    .target(name: "Compute", dependencies: ["COneDNN", "CSystem", .product(name: "Atomics", package: "swift-atomics")] + kernelDependencies),
+    .target(name: "Compute", dependencies: ["COneDNN", "CProcessor", "KernelInterface"] + kernelDependencies),
     .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
     .target(name: "Optimizers", dependencies: ["Compute"]),
     .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "CSystem", "Digests"]),
