@@ -23,7 +23,7 @@ public struct RunConfiguration: Hashable, Sendable {
     public var stopAfter: UInt64 = 0
   }
   public struct Training: Hashable, Sendable {
-    public var precision = TrainingPrecision.bfloat16
+    public var precision = Precision.bfloat16
     public var recompute = false
   }
   public struct Data: Hashable, Sendable {
@@ -83,9 +83,4 @@ public struct RunConfiguration: Hashable, Sendable {
     UInt64(batch.microbatches * batch.sequencesPerMicrobatch * data.sequenceLength)
   }
   public var samplesPerStep: UInt64 { UInt64(batch.microbatches * batch.sequencesPerMicrobatch) }
-}
-
-public enum TrainingPrecision: String, Hashable, Sendable, CaseIterable {
-  case float32
-  case bfloat16
 }

@@ -82,7 +82,7 @@ final class StageExecutor {
 
     let stage = try Stage(
       configuration.model, units: plan.stageUnits[place.stage], limits: source.limits,
-      precision: configuration.training.precision.compute, recompute: configuration.training.recompute,
+      precision: configuration.training.precision, recompute: configuration.training.recompute,
       slots: max(schedule.slots, evaluation.slots, 1), device: device)
     self.stage = stage
 
@@ -225,7 +225,7 @@ extension StageExecutor {
     progress.enter("update", step: update.step)
     try timed(\.update) {
       let optimizer = configuration.adamW
-      let rate = configuration.learningRate.rate(step: update.step)
+      let rate = configuration.learningRate.rate(update.step)
       let scale = ClipScale.scale(sumOfSquares: update.gradientSumOfSquares, limit: configuration.optimizer.clipNorm)
       for tensor in owned {
         let parameter = stage.parameters[tensor.index]
