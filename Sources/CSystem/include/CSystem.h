@@ -1,2 +1,3 @@
 #include "durability.h"
 #include "sha256.h"
+#include "processes.h"

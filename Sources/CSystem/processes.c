@@ -1,4 +1,4 @@
-#include "CSystem.h"
+#include "processes.h"
 
 #include <signal.h>
 
