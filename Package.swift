@@ -61,17 +61,18 @@ let package = Package(
       dependencies: ["ClusterModel", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
     .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules"]),
     .target(name: "Randomness"),
+    .target(name: "Digests", dependencies: ["CSystem"]),
 
     // Compute.
     .target(name: "KernelInterface"),
     .target(name: "Compute", dependencies: ["COneDNN", "CProcessor", "KernelInterface"] + kernelDependencies),
     .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
     .target(name: "Optimizers", dependencies: ["Compute"]),
-    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "CSystem"]),
+    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "CSystem", "Digests"]),
 
     // Input and output.
     .target(name: "HDF5", dependencies: ["CHDF5"]),
-    .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem"]),
+    .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem", "Digests"]),
     .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem", .product(name: "Logging", package: "swift-log")]),
     .target(name: "Collectives", dependencies: ["ClusterModel"]),
     .target(
@@ -114,7 +115,7 @@ let package = Package(
     .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
     .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel"]),
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
     .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker"]),

@@ -1,1 +1,2 @@
-// placeholder until the owner fills the shim
+#include "durability.h"
+#include "sha256.h"
