@@ -59,7 +59,7 @@ func softmaxTileKernel<E: ComputeElement>(_: E.Type, _ tile: SoftmaxTile) {
       sum += probability
       E.store(probability, outputs, start, lanes)
     }
-    let kept = exponential2(Vector(repeating: before - after)).x
+    let kept = exponential2(Vector(repeating: before - after))[0]
     tile.state.maximum[query] = after
     tile.state.sum[query] = tile.state.sum[query] * kept + sum.total
     if kept != 1 {

@@ -21,7 +21,7 @@ func crossEntropyKernel<E: ComputeElement>(
     }
     let blockMaximum = largest.largest
     if blockMaximum > maximumSoFar {
-      let kept = exponential2(Vector(repeating: max(maximumSoFar - blockMaximum, -200) * log2OfE)).x
+      let kept = exponential2(Vector(repeating: max(maximumSoFar - blockMaximum, -200) * log2OfE))[0]
       sums *= kept
       maximumSoFar = blockMaximum
     }
@@ -42,7 +42,7 @@ func crossEntropyKernel<E: ComputeElement>(
       let value = Float.load(logits, start, lanes)
       E.store(exponential2(offset.addingProduct(value, Vector(repeating: log2OfE))) * factor, gradient, start, lanes)
     }
-    let probability = exponential2(Vector(repeating: (logits[target] - maximumSoFar) * log2OfE)).x / sum
+    let probability = exponential2(Vector(repeating: (logits[target] - maximumSoFar) * log2OfE))[0] / sum
     E.store(one: (probability - 1) * scale, gradient + target * E.sizeBytes)
   }
   return logSum - logits[target]
