@@ -1,0 +1,145 @@
+import ClusterModel
+import Wire
+
+/// What the shell must do, in the order given; each is done before the next is begun, except that the
+/// manifest is committed in the background.
+public enum CoordinatorDirective: Hashable, Sendable {
+  /// Before anything is sent to the worker: its number is never given again.
+  case persistWorker(WorkerRecord)
+  /// Before the plan is announced.
+  case persistPlan(PlanRecord)
+  case send(Envelope, to: Connection)
+  /// Answer a status client from memory.
+  case answerStatus(Connection)
+  /// Write the record, make it durable, compare when the journal has that step already; then report
+  /// `stepJournaled`, `stepNotReproduced` or `journalFailed`.
+  case commitStep(StepRecord)
+  case recordEvaluation(EvaluationRecord)
+  /// In the background: verify the parts and write the manifest, then report `checkpointCommitted` or
+  /// `checkpointCommitFailed`.
+  case commitCheckpoint(CheckpointRequest)
+  /// No worker writes to this checkpoint any more and it will not be committed: its files may go.
+  case discardCheckpoint(Step)
+  /// Delete what the retention setting no longer keeps.
+  case applyRetention
+  case log(LogLevel, String)
+  /// The run is over: let the last messages leave, then return the outcome.
+  case finish(Outcome)
+
+  public enum LogLevel: Hashable, Sendable { case debug, info, notice, warning, error }
+}
+
+/// A worker's life in this run.
+public struct WorkerRecord: Hashable, Sendable, Codable {
+  public var worker: WorkerID
+  public var generation: Generation
+  public var host: String
+  public var processID: Int32
+  public var deviceFingerprint: String
+  public var gigaflopsPerSecond: Double
+}
+
+/// The plan of a generation and the state that it starts from.
+public struct PlanRecord: Hashable, Sendable {
+  public var generation: Generation
+  public var fromStep: Step
+  public var plan: Plan
+  public var reasons: [String]
+}
+
+/// A committed step: its samples count from here on.
+public struct StepRecord: Hashable, Sendable, Codable {
+  /// Counted from 0: the step makes state `step + 1`.
+  public var step: Step
+  public var generation: Generation
+  /// Positions in the sample stream that the step consumed.
+  public var samples: Range<UInt64>
+  /// Positions of all rows, padding included.
+  public var tokens: UInt64
+  public var targetTokens: UInt64
+  public var images: UInt64
+  /// Mean over the step's target tokens; nil when it has none.
+  public var languageModelLoss: Double?
+  /// Mean over the step's images; nil when it has none.
+  public var diffusionLoss: Double?
+  /// Of the whole gradient before clipping, added in tensor order.
+  public var gradientSumOfSquares: Double
+  public var learningRate: Double
+  public var gradientNorm: Double { gradientSumOfSquares.squareRoot() }
+  /// What was optimised: language-model loss + weight * diffusion loss.
+  public func loss(diffusionWeight: Double) -> Double {
+    (languageModelLoss ?? 0) + diffusionWeight * (diffusionLoss ?? 0)
+  }
+}
+
+/// Losses on the validation set of the state after `step` steps.
+public struct EvaluationRecord: Hashable, Sendable, Codable {
+  public var step: Step
+  public var generation: Generation
+  public var languageModelLoss: Double?
+  public var diffusionLoss: Double?
+  public var targetTokens: UInt64
+  public var images: UInt64
+}
+
+/// All parts of a checkpoint are on disk; its manifest is due.
+public struct CheckpointRequest: Hashable, Sendable {
+  /// The state after so many steps.
+  public var step: Step
+  public var generation: Generation
+  /// The first position of the sample stream that is not in the state.
+  public var nextSample: UInt64
+  /// By worker ID.
+  public var parts: [CheckpointPart]
+}
+
+/// How a run ended.
+public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
+  public enum Kind: String, Hashable, Sendable, Codable {
+    /// All steps are done.
+    case done
+    /// Stopped on request, state saved.
+    case drained
+    /// A worker was lost, or the stop could not wait: resume it.
+    case requeue
+    case configuration
+    case data
+    /// A peer broke the protocol.
+    case peer
+    /// A loss or gradient was not finite.
+    case numbers
+    /// A recomputed step differs from the journal's.
+    case notReproducible
+    /// Disk or journal.
+    case storage
+  }
+  public var kind: Kind
+  public var reason: String
+  /// Committed steps.
+  public var step: Step
+  /// State that a resume starts from; nil means from the beginning.
+  public var lastCheckpoint: Step?
+  public init(kind: Kind, reason: String, step: Step, lastCheckpoint: Step?) {
+    self.kind = kind
+    self.reason = reason
+    self.step = step
+    self.lastCheckpoint = lastCheckpoint
+  }
+
+  /// The process's exit code (see the README).
+  public var exitCode: Int32 {
+    switch kind {
+    case .done, .drained: 0
+    case .data: 65
+    case .numbers, .notReproducible: 70
+    case .storage: 74
+    case .requeue: 75
+    case .peer: 76
+    case .configuration: 78
+    }
+  }
+  public var description: String {
+    let checkpoint = lastCheckpoint.map { "newest checkpoint: step \($0)" } ?? "no checkpoint yet"
+    return "\(reason) (\(step) steps committed, \(checkpoint))"
+  }
+}

@@ -1,0 +1,110 @@
+import ClusterModel
+
+/// Counts of one step that are known from the data index.
+public struct StepDenominators: Hashable, Sendable, Codable {
+  public var targetTokens: UInt64
+  public var images: UInt64
+  public init(targetTokens: UInt64, images: UInt64) {
+    self.targetTokens = targetTokens
+    self.images = images
+  }
+}
+
+/// What does not change while a coordinator lives.
+public struct CoordinatorMachineSettings: Sendable {
+  public var run: RunID
+  /// Absolute, for `Welcome`.
+  public var runDirectory: String
+  /// The resolved configuration's text, for `Welcome`.
+  public var configuration: String
+  public var expectedWorkers: Int
+  /// As configured; nil lets the planner choose.
+  public var stages: Int?
+  public var schedule: ScheduleKind
+  public var shape: StepShape
+  public var units: [CostUnit]
+  public var memory: MemoryModel
+  /// Tensors of the model: each must be in exactly one worker's norms.
+  public var tensorCount: Int
+  public var totalSteps: Step
+  public var samplesPerStep: UInt64
+  public var tokensPerStep: UInt64
+  public var dataFingerprint: String
+  /// Every how many steps; 0 checkpoints only at the end and when draining.
+  public var checkpointEvery: Step
+  /// Every how many steps; 0 evaluates only at the start and at the end.
+  public var validationEvery: Step
+  /// 0 never evaluates.
+  public var validationMicrobatches: Int
+  public var learningRate: @Sendable (Step) -> Double
+  /// What the reports of a step must add up to.
+  public var denominators: @Sendable (Step) -> StepDenominators
+  public var limits = TimeLimits()
+
+  /// Times in ticks of the shell's clock.
+  public struct TimeLimits: Hashable, Sendable {
+    /// Between two heartbeats to the workers.
+    public var heartbeatTicks: UInt64 = 5
+    /// A worker that says nothing for so long is dead.
+    public var deadTicks: UInt64 = 150
+    /// A worker that beats but finishes nothing in a busy phase for so long hangs.
+    public var stuckTicks: UInt64 = 6_000
+    /// Between two lines about workers that are still missing.
+    public var reminderTicks: UInt64 = 100
+    /// How many checkpoints in a row may fail before the run stops.
+    public var checkpointFailures = 3
+    public init() {}
+  }
+
+  public init(
+    run: RunID, runDirectory: String, configuration: String, expectedWorkers: Int, stages: Int?,
+    schedule: ScheduleKind, shape: StepShape, units: [CostUnit], memory: MemoryModel, tensorCount: Int,
+    totalSteps: Step, samplesPerStep: UInt64, tokensPerStep: UInt64, dataFingerprint: String, checkpointEvery: Step,
+    validationEvery: Step, validationMicrobatches: Int, learningRate: @escaping @Sendable (Step) -> Double,
+    denominators: @escaping @Sendable (Step) -> StepDenominators
+  ) {
+    self.run = run
+    self.runDirectory = runDirectory
+    self.configuration = configuration
+    self.expectedWorkers = expectedWorkers
+    self.stages = stages
+    self.schedule = schedule
+    self.shape = shape
+    self.units = units
+    self.memory = memory
+    self.tensorCount = tensorCount
+    self.totalSteps = totalSteps
+    self.samplesPerStep = samplesPerStep
+    self.tokensPerStep = tokensPerStep
+    self.dataFingerprint = dataFingerprint
+    self.checkpointEvery = checkpointEvery
+    self.validationEvery = validationEvery
+    self.validationMicrobatches = validationMicrobatches
+    self.learningRate = learningRate
+    self.denominators = denominators
+  }
+}
+
+/// Where a coordinator begins: what the journal and the checkpoints say.
+public struct CoordinatorStart: Hashable, Sendable {
+  /// Already recorded, and higher than any before.
+  public var generation: Generation
+  /// The state to begin from: 0 or a committed checkpoint.
+  public var fromStep: Step
+  /// The newest committed checkpoint, normally `fromStep`.
+  public var lastCheckpoint: Step?
+  /// The lowest worker number never given.
+  public var nextWorker: UInt32
+  /// States whose validation losses the journal has.
+  public var evaluated: Set<Step>
+  public init(
+    generation: Generation, fromStep: Step = 0, lastCheckpoint: Step? = nil, nextWorker: UInt32 = 1,
+    evaluated: Set<Step> = []
+  ) {
+    self.generation = generation
+    self.fromStep = fromStep
+    self.lastCheckpoint = lastCheckpoint
+    self.nextWorker = nextWorker
+    self.evaluated = evaluated
+  }
+}

@@ -1,0 +1,118 @@
+import ClusterModel
+import Wire
+
+/// Who belongs to the run, over which connection, and when each was last heard.
+public struct Membership: Hashable, Sendable {
+  public struct Member: Hashable, Sendable {
+    public var worker: WorkerID
+    public var connection: Connection
+    public var hello: Hello
+    public var lastHeardTick: UInt64
+    public var lastProgressTick: UInt64
+    public var progress: UInt64 = 0
+    public var phase = "joining"
+    public var microbatchesPerSecond = 0.0
+    public var memoryBytes: UInt64 = 0
+    public var name: String { "\(worker) (\(hello.host), process \(hello.processID))" }
+  }
+
+  public private(set) var members: [WorkerID: Member] = [:]
+  private var workerOf: [Connection: WorkerID] = [:]
+  private var nextNumber: UInt32
+
+  public init(nextWorker: UInt32) { nextNumber = nextWorker }
+
+  /// All members, by ID.
+  public var sorted: [Member] { members.values.sorted { $0.worker < $1.worker } }
+  public var count: Int { members.count }
+  public func worker(at connection: Connection) -> WorkerID? { workerOf[connection] }
+  public subscript(worker: WorkerID) -> Member? { members[worker] }
+
+  public enum HelloVerdict: Hashable, Sendable {
+    /// A new member.
+    case admitted(WorkerID)
+    /// A member asks again: its welcome may have been lost.
+    case again(WorkerID)
+    /// A member came over another connection.
+    case moved(WorkerID)
+    case refused(String)
+  }
+
+  /// Decides about a hello. `formed` is true once a plan exists: nobody joins or moves then.
+  ///
+  /// - Parameter trusted: whether the envelope named this run, so that a worker ID in it can be ours.
+  mutating func hello(_ hello: Hello, from connection: Connection, trusted: Bool, formed: Bool, now: UInt64)
+    -> HelloVerdict
+  {
+    guard hello.protocolVersion == Hello.currentProtocol else {
+      return .refused(
+        "this coordinator speaks protocol \(Hello.currentProtocol), the worker \(hello.protocolVersion): "
+          + "install the same version of transfusion on all hosts")
+    }
+    if let known = workerOf[connection] { return .again(known) }
+    if let old = members.values.first(where: { Self.isSameProcess($0.hello, hello) }) {
+      guard !formed else { return .moved(old.worker) }
+      workerOf[old.connection] = nil
+      workerOf[connection] = old.worker
+      members[old.worker]?.connection = connection
+      members[old.worker]?.lastHeardTick = now
+      return .moved(old.worker)
+    }
+    guard !formed else {
+      return .refused(
+        "the run has all of its workers already: to use more, stop it and resume it with a larger --workers")
+    }
+    if let other = sorted.first, other.hello.deviceFingerprint != hello.deviceFingerprint {
+      return .refused(
+        "this worker computes on \(hello.deviceFingerprint) but \(other.name) on \(other.hello.deviceFingerprint): "
+          + "all workers of a run must agree, or their bits would differ")
+    }
+    let worker: WorkerID
+    if trusted, let claimed = hello.worker, claimed.number < nextNumber {
+      guard members[claimed] == nil else {
+        return .refused("\(claimed) is another process; join without an ID to get a new one")
+      }
+      worker = claimed
+    } else {
+      worker = WorkerID(nextNumber)
+      nextNumber += 1
+    }
+    workerOf[connection] = worker
+    members[worker] = Member(
+      worker: worker, connection: connection, hello: hello, lastHeardTick: now, lastProgressTick: now)
+    return .admitted(worker)
+  }
+
+  /// The data endpoint tells processes of equal host name and process ID (containers) apart.
+  private static func isSameProcess(_ a: Hello, _ b: Hello) -> Bool {
+    a.host == b.host && a.processID == b.processID && a.dataEndpoint == b.dataEndpoint
+  }
+
+  /// Any accepted message shows life; one that is not a heartbeat shows progress too.
+  mutating func heard(_ worker: WorkerID, heartbeat: Heartbeat?, now: UInt64) {
+    guard var member = members[worker] else { return }
+    member.lastHeardTick = now
+    if let heartbeat {
+      if heartbeat.progress != member.progress || heartbeat.phase != member.phase { member.lastProgressTick = now }
+      member.progress = heartbeat.progress
+      member.phase = heartbeat.phase
+      member.microbatchesPerSecond = heartbeat.microbatchesPerSecond
+      member.memoryBytes = heartbeat.memoryBytes
+    } else {
+      member.lastProgressTick = now
+    }
+    members[worker] = member
+  }
+
+  mutating func setMemory(_ bytes: UInt64, of worker: WorkerID) { members[worker]?.memoryBytes = bytes }
+
+  /// Waiting begins anew for everybody: nobody is late with what has just been asked.
+  mutating func restartProgress(now: UInt64) {
+    for worker in members.keys { members[worker]?.lastProgressTick = now }
+  }
+
+  mutating func remove(_ worker: WorkerID) {
+    guard let member = members.removeValue(forKey: worker) else { return }
+    workerOf[member.connection] = nil
+  }
+}

@@ -1,0 +1,117 @@
+import ClusterModel
+import Wire
+
+/// One step on its way from `runStep` to the journal: who has reported what.
+public struct StepBarrier: Hashable, Sendable {
+  public enum Phase: Hashable, Sendable {
+    case reducing
+    /// Everything is summed, but the update must carry a checkpoint and another one is in flight.
+    case held
+    case updating
+    /// The record is on its way to disk.
+    case journaling
+  }
+  public let step: Step
+  /// In rank order.
+  public let workers: [WorkerID]
+  public private(set) var phase = Phase.reducing
+  public private(set) var record: StepRecord?
+  private let placed: Set<WorkerID>
+  private var reduced: [WorkerID: Reduced] = [:]
+  private var updated: Set<WorkerID> = []
+
+  init(step: Step, workers: [WorkerID]) {
+    self.step = step
+    self.workers = workers
+    placed = Set(workers)
+  }
+
+  /// Whether the coordinator waits for this worker.
+  func owes(_ worker: WorkerID) -> Bool {
+    switch phase {
+    case .reducing: reduced[worker] == nil
+    case .updating: !updated.contains(worker)
+    case .held, .journaling: false
+    }
+  }
+
+  public enum Acceptance: Hashable, Sendable {
+    /// Late, early or repeated: nothing changed.
+    case ignored
+    case waiting
+    /// This was the last one.
+    case complete
+  }
+
+  mutating func accept(_ report: Reduced, from worker: WorkerID) -> Acceptance {
+    guard phase == .reducing, report.step == step, placed.contains(worker), reduced[worker] == nil else {
+      return .ignored
+    }
+    reduced[worker] = report
+    return reduced.count == workers.count ? .complete : .waiting
+  }
+
+  mutating func accept(_ report: Updated, from worker: WorkerID) -> Acceptance {
+    guard phase == .updating, report.step == step, placed.contains(worker), updated.insert(worker).inserted else {
+      return .ignored
+    }
+    return updated.count == workers.count ? .complete : .waiting
+  }
+
+  /// Adds up what was reported; everything not finite stops here, before any parameter changes.
+  func sum(_ settings: CoordinatorMachineSettings, generation: Generation) throws(ReportError) -> StepRecord {
+    let reports = workers.compactMap { worker in reduced[worker].map { (worker: worker, report: $0) } }
+    let losses = try ReportedLosses(
+      reports.map { (worker: $0.worker, losses: $0.report.losses) }, count: settings.shape.microbatches)
+    let expected = settings.denominators(step)
+    guard losses.counts == expected else { throw .denominators(expected: expected, reported: losses.counts) }
+    let squares = try ReportedLosses.sumOfSquares(
+      reports.map { (worker: $0.worker, norms: $0.report.norms) }, count: settings.tensorCount)
+    return StepRecord(
+      step: step, generation: generation,
+      samples: step * settings.samplesPerStep..<(step + 1) * settings.samplesPerStep,
+      tokens: settings.tokensPerStep, targetTokens: losses.counts.targetTokens, images: losses.counts.images,
+      languageModelLoss: losses.languageModelLoss, diffusionLoss: losses.diffusionLoss,
+      gradientSumOfSquares: squares, learningRate: settings.learningRate(step))
+  }
+
+  mutating func hold(_ record: StepRecord) {
+    self.record = record
+    phase = .held
+  }
+  mutating func beginUpdate(_ record: StepRecord) {
+    self.record = record
+    phase = .updating
+  }
+  mutating func beginJournaling() { phase = .journaling }
+}
+
+/// One evaluation: who has reported.
+public struct EvaluationBarrier: Hashable, Sendable {
+  public let step: Step
+  public let workers: [WorkerID]
+  private let placed: Set<WorkerID>
+  private var reports: [WorkerID: Evaluated] = [:]
+
+  init(step: Step, workers: [WorkerID]) {
+    self.step = step
+    self.workers = workers
+    placed = Set(workers)
+  }
+  func owes(_ worker: WorkerID) -> Bool { reports[worker] == nil }
+
+  mutating func accept(_ report: Evaluated, from worker: WorkerID) -> StepBarrier.Acceptance {
+    guard report.step == step, placed.contains(worker), reports[worker] == nil else { return .ignored }
+    reports[worker] = report
+    return reports.count == workers.count ? .complete : .waiting
+  }
+
+  func sum(microbatches: Int, generation: Generation) throws(ReportError) -> EvaluationRecord {
+    let losses = try ReportedLosses(
+      workers.compactMap { worker in reports[worker].map { (worker: worker, losses: $0.losses) } },
+      count: microbatches)
+    return EvaluationRecord(
+      step: step, generation: generation, languageModelLoss: losses.languageModelLoss,
+      diffusionLoss: losses.diffusionLoss, targetTokens: losses.counts.targetTokens, images: losses.counts.images)
+  }
+}
