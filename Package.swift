@@ -49,7 +49,7 @@ let package = Package(
       linkerSettings: [.linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train")]),
     .target(
       name: "CImages",
-      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("turbojpeg"), .linkedLibrary("freetype")]),
+      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("turbojpeg"), .linkedLibrary("harfbuzz")]),
     .target(name: "CSystem", linkerSettings: [.linkedLibrary("crypto")]),
 
     // Pure: no sockets, files, clocks or randomness.
@@ -67,7 +67,7 @@ let package = Package(
     .target(name: "Compute", dependencies: ["COneDNN", "CSystem", .product(name: "Atomics", package: "swift-atomics")] + kernelDependencies),
     .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
     .target(name: "Optimizers", dependencies: ["Compute"]),
-    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "CSystem", "Digests"]),
+    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
 
     // Input and output.
     .target(name: "HDF5", dependencies: ["CHDF5"]),
