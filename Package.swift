@@ -50,7 +50,7 @@ let package = Package(
       linkerSettings: [.linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train")]),
     .target(
       name: "CImages",
-      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("turbojpeg"), .linkedLibrary("freetype")]),
+      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("turbojpeg"), .linkedLibrary("harfbuzz")]),
     .target(name: "CSystem", linkerSettings: [.linkedLibrary("crypto")]),
 
     // Pure: no sockets, files, clocks or randomness.
@@ -69,7 +69,7 @@ let package = Package(
     .target(name: "Compute", dependencies: ["COneDNN", "CProcessor", "KernelInterface"] + kernelDependencies),
     .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
     .target(name: "Optimizers", dependencies: ["Compute"]),
-    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "CSystem", "Digests"]),
+    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
 
     // Input and output.
     .target(name: "HDF5", dependencies: ["CHDF5"]),
