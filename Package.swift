@@ -12,14 +12,14 @@ import PackageDescription
 /// The SIMD loops are one set of sources compiled once per instruction set (the second and third
 /// folder hold links to the files of the first); `Compute` picks one at start.
 let kernelTargets: [Target] =
-  [.target(name: "Kernels", dependencies: ["KernelInterface"], swiftSettings: [.unsafeFlags(["-Ounchecked"])])]
+  [.target(name: "Kernels", dependencies: ["KernelInterface", "CVector"], swiftSettings: [.unsafeFlags(["-Ounchecked"])])]
   + (isX86
     ? [
       .target(
-        name: "KernelsAVX2", dependencies: ["KernelInterface"],
+        name: "KernelsAVX2", dependencies: ["KernelInterface", "CVector"],
         swiftSettings: [.unsafeFlags(["-Ounchecked", "-Xcc", "-march=haswell"])]),
       .target(
-        name: "KernelsAVX512", dependencies: ["KernelInterface"],
+        name: "KernelsAVX512", dependencies: ["KernelInterface", "CVector"],
         swiftSettings: [
           .unsafeFlags(["-Ounchecked", "-Xcc", "-march=skylake-avx512", "-Xcc", "-mprefer-vector-width=512"])
         ]),
@@ -45,6 +45,7 @@ let package = Package(
     .target(name: "CHDF5", linkerSettings: [.linkedLibrary("hdf5_serial")]),
     .target(name: "COneDNN", linkerSettings: [.linkedLibrary("dnnl")]),
     .target(name: "CProcessor"),
+    .target(name: "CVector"),
     .target(
       name: "CSentencePiece", cxxSettings: [.unsafeFlags(["-std=c++17"])],
       linkerSettings: [.linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train")]),

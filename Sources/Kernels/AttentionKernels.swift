@@ -46,7 +46,7 @@ func softmaxTileKernel<E: ComputeElement>(_: E.Type, _ tile: SoftmaxTile) {
     forEachVector(touched.count) { start, lanes in
       // Lanes beyond the end read as zero and must not win.
       let value = Float.load(row, start, lanes)
-      largest = maximum(largest, lanes == width ? value : firstLanes(value, lanes, otherwise: hidden))
+      largest = maximum(lanes == width ? value : firstLanes(value, lanes, otherwise: hidden), largest)
     }
     let before = tile.state.maximum[query]
     let tileMaximum = largest.largest * tile.scale

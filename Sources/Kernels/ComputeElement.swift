@@ -1,3 +1,5 @@
+import CVector
+
 /// An element type of tensors that kernels read and write through float32 vectors.
 protocol ComputeElement {
   static var sizeBytes: Int { get }
@@ -47,7 +49,7 @@ enum BFloat16: ComputeElement {
   @inline(__always)
   static func load(_ address: UnsafeRawPointer) -> Vector {
     let halves = address.loadUnaligned(as: SIMD16<UInt16>.self)
-    return Vector(bits: Lanes32(truncatingIfNeeded: halves) &<< 16)
+    return Vector(bits: vector_widen(halves) &<< 16)
   }
   /// To nearest, ties to even; a NaN stays one, made quiet so that rounding cannot carry it into a number.
   @inline(__always)
@@ -55,7 +57,7 @@ enum BFloat16: ComputeElement {
     let bits = value.bits
     let rounded = bits &+ 0x7FFF &+ ((bits &>> 16) & 1)
     let kept = rounded.replacing(with: bits | 0x0040_0000, where: value .!= value)
-    address.storeBytes(of: SIMD16<UInt16>(truncatingIfNeeded: kept &>> 16), as: SIMD16<UInt16>.self)
+    address.storeBytes(of: vector_truncate(kept &>> 16), as: SIMD16<UInt16>.self)
   }
   @inline(__always)
   static func load(one address: UnsafeRawPointer) -> Float {

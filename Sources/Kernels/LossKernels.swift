@@ -16,8 +16,7 @@ func crossEntropyKernel<E: ComputeElement>(
     var largest = Vector(repeating: -Float.greatestFiniteMagnitude)
     forEachVector(length) { start, lanes in
       let value = Float.load(values, start, lanes)
-      largest = maximum(
-        largest, lanes == width ? value : firstLanes(value, lanes, otherwise: -Float.greatestFiniteMagnitude))
+      largest = maximum(lanes == width ? value : firstLanes(value, lanes, otherwise: -Float.greatestFiniteMagnitude), largest)
     }
     let blockMaximum = largest.largest
     if blockMaximum > maximumSoFar {

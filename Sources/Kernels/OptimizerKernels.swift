@@ -1,3 +1,4 @@
+import CVector
 import KernelInterface
 
 @inline(__always)
@@ -25,7 +26,7 @@ func adamWKernel(_ slice: AdamWSlice) {
     let first = Float.load(slice.firstMoment, start, lanes) * slice.beta1 + gradient * (one - slice.beta1)
     let second =
       Float.load(slice.secondMoment, start, lanes) * slice.beta2 + gradient * gradient * (one - slice.beta2)
-    let denominator = second.squareRoot() * slice.secondMomentScale + slice.epsilon
+    let denominator = vector_square_root(second) * slice.secondMomentScale + slice.epsilon
     let parameter =
       Float.load(slice.parameter, start, lanes) * slice.decay - slice.stepSize * first / denominator
     Float.store(first, slice.firstMoment, start, lanes)

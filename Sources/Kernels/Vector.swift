@@ -1,3 +1,5 @@
+import CVector
+
 /// The unit of every loop. Sixteen lanes are one register with AVX-512 and two with AVX2.
 typealias Vector = SIMD16<Float>
 typealias Lanes32 = SIMD16<UInt32>
@@ -23,22 +25,20 @@ extension SIMD16<Float> {
 
   @inline(__always)
   var largest: Float {
-    let eight = maximum(lowHalf, highHalf)
+    let eight = lowHalf.replacing(with: highHalf, where: highHalf .> lowHalf)
     let four = eight.lowHalf.replacing(with: eight.highHalf, where: eight.highHalf .> eight.lowHalf)
     let two = four.lowHalf.replacing(with: four.highHalf, where: four.highHalf .> four.lowHalf)
     return two.x > two.y ? two.x : two.y
   }
 }
 
-@inline(__always)
-func maximum(_ a: SIMD8<Float>, _ b: SIMD8<Float>) -> SIMD8<Float> { a.replacing(with: b, where: b .> a) }
+/// Larger lanes of both; `b` where `a` is NaN.
+@_transparent
+func maximum(_ a: Vector, _ b: Vector) -> Vector { vector_maximum(a, b) }
 
-/// Larger lanes of both; a NaN in `b` is not taken.
-@inline(__always)
-func maximum(_ a: Vector, _ b: Vector) -> Vector { a.replacing(with: b, where: b .> a) }
-
-@inline(__always)
-func minimum(_ a: Vector, _ b: Vector) -> Vector { a.replacing(with: b, where: b .< a) }
+/// Smaller lanes of both; `b` where `a` is NaN.
+@_transparent
+func minimum(_ a: Vector, _ b: Vector) -> Vector { vector_minimum(a, b) }
 
 /// Calls `body(start, lanes)` over `count` elements: whole vectors first, then what is left.
 @inline(__always)
@@ -55,7 +55,7 @@ func forEachVector(_ count: Int, _ body: (Int, Int) -> Void) {
 ///
 /// The argument is split into its nearest integer, which goes to the exponent bits, and a rest in
 /// [-1/2, 1/2], for which the Taylor polynomial of degree 7 of exp(r ln 2) suffices.
-@inline(__always)
+@_transparent
 func exponential2(_ x: Vector) -> Vector {
   // 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the significand.
   let magic: Float = 12_582_912
@@ -81,7 +81,7 @@ func exponential2(_ x: Vector) -> Vector {
 @inline(__always) var lnOf2: Float { 0.693_147_18 }
 
 /// e^x by way of 2^x. The rounding of x log2(e) is taken back to first order.
-@inline(__always)
+@_transparent
 func exponential(_ x: Vector) -> Vector {
   let product = x * log2OfE
   // What the product lost: x * log2(e) exactly minus product, plus x times the rest of log2(e).
@@ -93,17 +93,18 @@ func exponential(_ x: Vector) -> Vector {
 }
 
 /// 1 / (1 + e^-x)
-@inline(__always)
+@_transparent
 func sigmoid(_ x: Vector) -> Vector { 1 / (1 + exponential(-x)) }
 
-/// log2(x) of a positive normal number, without the C library, whose result depends on its version.
+/// log2(x) without the C library, whose result depends on its version.
 ///
 /// x = 2^k m with m in [sqrt(1/2), sqrt(2)), and ln m = 2 atanh((m - 1) / (m + 1)) by its series.
 @inline(__always)
 func logarithm2(_ x: Float) -> Float {
   if !(x > 0 && x < .infinity) { return x == 0 ? -.infinity : x }
-  var exponent = Double(x.exponent)
-  var significand = Double(x.significand)
+  let bits = Double(x).bitPattern
+  var exponent = Double(Int(bits >> 52) - 1_023)
+  var significand = Double(bitPattern: bits & 0xF_FFFF_FFFF_FFFF | 0x3FF0_0000_0000_0000)
   if significand > 1.414_213_562 {
     significand /= 2
     exponent += 1
