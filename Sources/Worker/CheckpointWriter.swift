@@ -53,7 +53,7 @@ final class CheckpointWriter: Sendable {
       let part = try job.store.writePart(
         step: job.snapshot.step, file: job.file,
         tensors: job.snapshot.entries.map { entry in
-          TensorSource(path: entry.path, shape: entry.shape, bytes: entry.bytes)
+          TensorSource(path: entry.path, shape: entry.shape, values: entry.values)
         })
       return .checkpointWritten(
         CheckpointPart(

@@ -10,7 +10,7 @@ struct StateSnapshot: Sendable {
   struct Entry: Sendable {
     var path: String
     var shape: [Int]
-    var bytes: [UInt8]
+    var values: [Float]
   }
   var step: Step
   var entries: [Entry]
@@ -31,34 +31,33 @@ extension StageExecutor {
   }
 
   /// Takes the stage's parameters and the owned moments from a checkpoint that any plan wrote.
+  ///
+  /// The coordinator has verified the files; each tensor is checked against its hash again as it is read.
   func load(step: Step, from store: CheckpointStore) throws {
-    let manifest = try store.manifest(step: step)
+    let reader = CheckpointReader(store: store, manifest: try store.manifest(of: step))
     for parameter in stage.parameters {
-      let name = parameter.specification.name
-      let values = stage.values.slice(at: parameter.offset, shape: [parameter.specification.count])
-      try load(Self.parameterPath(name), shape: parameter.specification.shape, of: manifest, in: store, into: values)
+      try load(Self.parameterPath(parameter.specification.name), of: reader, into: parameter.view(of: stage.values))
     }
     for tensor in owned {
       let parameter = stage.parameters[tensor.index].specification
       try load(
-        Self.firstMomentPath(parameter.name), shape: parameter.shape, of: manifest, in: store,
-        into: firstMoments.slice(at: tensor.offset, shape: [parameter.count]))
+        Self.firstMomentPath(parameter.name), of: reader,
+        into: firstMoments.slice(at: tensor.offset, shape: parameter.shape))
       try load(
-        Self.secondMomentPath(parameter.name), shape: parameter.shape, of: manifest, in: store,
-        into: secondMoments.slice(at: tensor.offset, shape: [parameter.count]))
+        Self.secondMomentPath(parameter.name), of: reader,
+        into: secondMoments.slice(at: tensor.offset, shape: parameter.shape))
     }
     stage.refreshComputeCopies()
     try device.wait()
   }
 
-  private func load(
-    _ path: String, shape: [Int], of manifest: CheckpointManifest, in store: CheckpointStore, into tensor: Tensor
-  ) throws {
-    var bytes = [UInt8](repeating: 0, count: tensor.count * ElementType.float32.sizeBytes)
-    try bytes.withUnsafeMutableBytes { buffer in
-      try store.readTensor(manifest, path: path, shape: shape, into: buffer)
+  private func load(_ path: String, of reader: CheckpointReader, into tensor: Tensor) throws {
+    let values = try reader.floats(path)
+    guard values.count == tensor.count else {
+      throw WorkerError.step(
+        reason: "\(path) of checkpoint step \(reader.manifest.step) has \(values.count) elements, the model \(tensor.count)")
     }
-    device.upload(bytes, to: tensor)
+    device.upload(values, to: tensor)
   }
 
   /// Copies what this worker owns: the only part of a checkpoint that training waits for.
@@ -75,18 +74,8 @@ extension StageExecutor {
           (Self.secondMomentPath(specification.name), secondMoments.slice(at: tensor.offset, shape: [count])),
         ]
         for (path, part) in parts {
-          var failure: DeviceError?
-          let bytes = [UInt8](unsafeUninitializedCapacity: count * ElementType.float32.sizeBytes) { buffer, size in
-            do throws(DeviceError) {
-              try device.download(part, into: UnsafeMutableRawBufferPointer(buffer))
-              size = buffer.count
-            } catch {
-              failure = error
-              size = 0
-            }
-          }
-          if let failure { throw failure }
-          entries.append(StateSnapshot.Entry(path: path, shape: specification.shape, bytes: bytes))
+          entries.append(
+            StateSnapshot.Entry(path: path, shape: specification.shape, values: try device.floats(part)))
         }
       }
       return StateSnapshot(step: step, entries: entries)

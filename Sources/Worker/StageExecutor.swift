@@ -45,6 +45,8 @@ final class StageExecutor {
 
   var sums: LeafSums
   private var boundary: [UInt8]
+  /// Targets and images of the microbatch in each slot.
+  private var counts: [Denominators]
   var phases = PhaseSeconds()
   private let clock = ContinuousClock()
 
@@ -85,6 +87,7 @@ final class StageExecutor {
       precision: configuration.training.precision, recompute: configuration.training.recompute,
       slots: max(schedule.slots, evaluation.slots, 1), device: device)
     self.stage = stage
+    counts = [Denominators](repeating: Denominators(targetTokens: 0, images: 0), count: stage.slotCount)
 
     let sizes = stage.parameters.map { $0.specification.count }
     owners = TensorOwnership.assign(sizes: sizes, replicas: plan.replicaCount)
@@ -114,7 +117,7 @@ final class StageExecutor {
 
   /// Middle stages need to know who attends to whom, and nothing of tokens or images.
   private static func parts(_ stage: Stage) -> MicrobatchParts {
-    stage.isFirst || stage.isLast ? .all : .structure
+    (stage.isFirst ? MicrobatchParts.input : []).union(stage.isLast ? .output : [])
   }
 
   func stop() { prefetcher.stop() }
@@ -134,7 +137,7 @@ extension StageExecutor {
   /// needed.
   func run(step: Step) throws -> Reduced {
     phases = PhaseSeconds()
-    let denominators = source.denominators(step: step)
+    let denominators = try source.denominators(step: step)
     let start = clock.now
     var losses: [MicrobatchLoss] = []
     var norms: [TensorNorm] = []
@@ -191,14 +194,19 @@ extension StageExecutor {
   private func load(_ m: Int, step: Step) throws {
     let content = try timed(\.data) { try prefetcher.next(step: step, microbatch: microbatches.lowerBound + m) }
     guard let content else { throw WorkerError.step(reason: "the data thread stopped") }
-    stage.load(content, slot: schedule.slot(for: m))
+    load(content, slot: schedule.slot(for: m))
+  }
+
+  private func load(_ content: Microbatch, slot: Int) {
+    stage.load(content, slot: slot)
+    counts[slot] = Denominators(targetTokens: content.targetPositions.count, images: content.images)
   }
 
   private func loss(of index: Int, slot: Int) throws -> MicrobatchLoss {
     let sums = try stage.losses(slot: slot)
     return MicrobatchLoss(
-      microbatch: UInt32(index), languageModelSum: sums.languageModelSum, targetTokens: UInt64(sums.targetTokens),
-      diffusionSum: sums.diffusionSum, images: UInt64(sums.images))
+      microbatch: UInt32(index), languageModelSum: sums.languageModelSum, targetTokens: UInt64(counts[slot].targetTokens),
+      diffusionSum: sums.diffusionSum, images: UInt64(counts[slot].images))
   }
 
   private func reduce(step: Step) throws -> [TensorNorm] {
@@ -259,7 +267,7 @@ extension StageExecutor {
         progress.enter("evaluate", step: step)
         let index = validationMicrobatches.lowerBound + m
         let slot = evaluation.slot(for: m)
-        stage.load(try source.validationMicrobatch(index: index), slot: slot)
+        load(try source.validationMicrobatch(index: index, parts: Self.parts(stage)), slot: slot)
         stage.evaluate(slot: slot)
         if stage.isLast { losses.append(try loss(of: index, slot: slot)) }
       case .sendActivation(let m):

@@ -66,15 +66,8 @@ public final class WorkerProcess {
     self.stopRequested = stopRequested
     client = try ControlClient(address: options.address, allowPlaintext: options.allowPlaintext)
     dataPlane = try DataPlane(
-      bind: options.dataListen ?? Self.dataBinding(for: options.address), allowPlaintext: options.allowPlaintext)
+      bind: options.dataListen ?? Endpoint.binding(toward: options.address), allowPlaintext: options.allowPlaintext)
     engine = WorkerEngine(options: options, dataPlane: dataPlane, waker: client.waker)
-  }
-
-  /// Workers of a coordinator on loopback stay on loopback; others listen where the coordinator can be reached.
-  static func dataBinding(for address: String) -> String {
-    if address.hasPrefix("ipc://") { return "ipc://\(FileManager.default.temporaryDirectory.path)/transfusion-\(UUID().uuidString)" }
-    let host = address.dropFirst("tcp://".count).prefix { $0 != ":" }
-    return host == "localhost" || host.hasPrefix("127.") ? "tcp://127.0.0.1:*" : "tcp://0.0.0.0:*"
   }
 
   /// Works until the coordinator says stop.
