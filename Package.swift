@@ -117,7 +117,7 @@ let package = Package(
     .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
     .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel", "CZeroMQ"]),
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel", "Compute"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel", "Digests"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "CHDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
     .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
