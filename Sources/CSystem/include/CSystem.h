@@ -1,1 +1,2 @@
-// placeholder until the owner fills the shim
+#include "crc32c.h"
+#include "wakeup.h"
