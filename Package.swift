@@ -12,14 +12,14 @@ import PackageDescription
 /// The SIMD loops are one set of sources compiled once per instruction set (the second and third
 /// folder hold links to the files of the first); `Compute` picks one at start.
 let kernelTargets: [Target] =
-  [.target(name: "Kernels", dependencies: ["KernelInterface"], swiftSettings: [.unsafeFlags(["-Ounchecked"])])]
+  [.target(name: "Kernels", dependencies: ["KernelInterface", "CVector"], swiftSettings: [.unsafeFlags(["-Ounchecked"])])]
   + (isX86
     ? [
       .target(
-        name: "KernelsAVX2", dependencies: ["KernelInterface"],
+        name: "KernelsAVX2", dependencies: ["KernelInterface", "CVector"],
         swiftSettings: [.unsafeFlags(["-Ounchecked", "-Xcc", "-march=haswell"])]),
       .target(
-        name: "KernelsAVX512", dependencies: ["KernelInterface"],
+        name: "KernelsAVX512", dependencies: ["KernelInterface", "CVector"],
         swiftSettings: [
           .unsafeFlags(["-Ounchecked", "-Xcc", "-march=skylake-avx512", "-Xcc", "-mprefer-vector-width=512"])
         ]),
@@ -44,12 +44,14 @@ let package = Package(
     .systemLibrary(name: "CZeroMQ"),
     .target(name: "CHDF5", linkerSettings: [.linkedLibrary("hdf5_serial")]),
     .target(name: "COneDNN", linkerSettings: [.linkedLibrary("dnnl")]),
+    .target(name: "CProcessor"),
+    .target(name: "CVector"),
     .target(
       name: "CSentencePiece", cxxSettings: [.unsafeFlags(["-std=c++17"])],
       linkerSettings: [.linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train")]),
     .target(
       name: "CImages",
-      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("turbojpeg"), .linkedLibrary("freetype")]),
+      linkerSettings: [.linkedLibrary("png"), .linkedLibrary("turbojpeg"), .linkedLibrary("harfbuzz")]),
     .target(name: "CSystem", linkerSettings: [.linkedLibrary("crypto")]),
 
     // Pure: no sockets, files, clocks or randomness.
@@ -57,22 +59,24 @@ let package = Package(
     .target(name: "Schedules", dependencies: ["ClusterModel"]),
     .target(
       name: "Wire",
-      dependencies: ["ClusterModel", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+      dependencies: ["ClusterModel", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
+      exclude: ["Protos"]),
     .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules", "Wire"]),
     .target(name: "Randomness"),
+    .target(name: "Digests", dependencies: ["CSystem"]),
 
     // Compute.
     .target(name: "KernelInterface"),
-    .target(name: "Compute", dependencies: ["COneDNN", "CSystem", .product(name: "Atomics", package: "swift-atomics")] + kernelDependencies),
+    .target(name: "Compute", dependencies: ["COneDNN", "CProcessor", "KernelInterface"] + kernelDependencies),
     .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
     .target(name: "Optimizers", dependencies: ["Compute"]),
-    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "CSystem"]),
+    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
 
     // Input and output.
     .target(name: "HDF5", dependencies: ["CHDF5"]),
-    .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem"]),
+    .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem", "Digests"]),
     .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem", .product(name: "Logging", package: "swift-log")]),
-    .target(name: "Collectives", dependencies: ["ClusterModel"]),
+    .target(name: "Collectives", dependencies: ["ClusterModel", "Compute"]),
     .target(
       name: "Configuration",
       dependencies: ["ClusterModel", "Schedules", "TransfusionModel", "Optimizers", "TrainingData", .product(name: "Yams", package: "Yams")]),
@@ -112,9 +116,9 @@ let package = Package(
     .testTarget(name: "TransfusionModelTests", dependencies: ["TransfusionModel", "Compute", "Randomness", "HDF5", "Optimizers"], resources: [.copy("Fixtures")]),
     .testTarget(name: "OptimizersTests", dependencies: ["Optimizers", "Compute"]),
     .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
-    .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel"]),
-    .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel"]),
+    .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel", "CZeroMQ"]),
+    .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel", "Compute"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
     .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker"]),

@@ -91,6 +91,17 @@ public struct LeafTree: Sendable {
     return (node.lowerBound..<middle, middle..<node.upperBound)
   }
 
+  /// Whether the tree has a node over exactly these leaves.
+  public func contains(_ range: Range<Int>) -> Bool { !range.isEmpty && wholeSubtrees(in: range) == [range] }
+
+  /// Whether two finished sums are the two halves of one node, to be added next.
+  public func areSiblings(_ left: Range<Int>, _ right: Range<Int>) -> Bool {
+    guard left.upperBound == right.lowerBound else { return false }
+    let parent = left.lowerBound..<right.upperBound
+    guard contains(parent), let (first, second) = Self.children(of: parent) else { return false }
+    return first == left && second == right
+  }
+
   /// The largest whole subtrees inside `range`, left to right: what a replica that owns those leaves can
   /// sum without anybody else.
   public func wholeSubtrees(in range: Range<Int>) -> [Range<Int>] {

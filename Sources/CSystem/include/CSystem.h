@@ -1,1 +1,3 @@
-// placeholder until the owner fills the shim
+#include "durability.h"
+#include "sha256.h"
+#include "processes.h"

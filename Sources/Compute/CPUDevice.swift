@@ -1,0 +1,142 @@
+import COneDNN
+import Glibc
+import KernelInterface
+
+/// The processor as a `Device`: SIMD kernels for the instruction set found at start, oneDNN for matrix products,
+/// threads of its own.
+///
+/// Every operation is finished when its call returns. Results do not depend on the number of threads: work is
+/// cut into tiles whose shape follows from the operands' shapes, and no sum crosses a tile.
+/// Owned by one thread at a time.
+public final class CPUDevice: Device {
+  public let fingerprint: String
+  /// The build of the kernels in use.
+  public let instructionSet: InstructionSet
+  public var threads: Int { pool.threads }
+
+  let pool: ThreadPool
+  let kernels: KernelTable
+  let lanes: [Lane]
+  let products = MatmulCache()
+  let budget: MemoryBudget
+  /// Shared by the threads of one operation; `Lane.scratch` is each thread's own.
+  let scratch: ScratchMemory
+  /// For bfloat16 operands widened on processors whose oneDNN cannot multiply them.
+  let widened: ScratchMemory
+  let multipliesBFloat16: Bool
+  private var fault: DeviceError?
+
+  /// - Parameters:
+  ///   - threads: how many threads compute, the caller included.
+  ///   - memoryLimitBytes: `allocate` throws rather than pass it.
+  ///   - instructionSet: the best of this processor where nil.
+  ///   - pin: ties helper thread i to processor i.
+  public init(threads: Int, memoryLimitBytes: Int? = nil, instructionSet: InstructionSet? = nil, pin: Bool = false)
+    throws(DeviceError)
+  {
+    let (chosen, kernels) = try Processor.kernels(instructionSet)
+    self.instructionSet = chosen
+    self.kernels = kernels
+    let budget = MemoryBudget(limitBytes: memoryLimitBytes)
+    self.budget = budget
+    pool = ThreadPool(threads: max(threads, 1), pin: pin)
+    var lanes: [Lane] = []
+    for _ in 0..<pool.threads { lanes.append(try Lane(budget: budget)) }
+    self.lanes = lanes
+    scratch = ScratchMemory(budget: budget)
+    widened = ScratchMemory(budget: budget)
+    multipliesBFloat16 = onednn_supports_bfloat16() != 0
+    let library = String(cString: onednn_instruction_set_name())
+    let version = String(cString: onednn_version_text())
+    fingerprint = "cpu/\(Processor.architecture)/\(chosen.rawValue)+\(library)/onednn-\(version)"
+  }
+
+  /// Bytes held by tensors and scratch memory now.
+  public var allocatedBytes: Int { budget.usedBytes }
+
+  // MARK: Memory
+
+  public func allocate(_ type: ElementType, _ shape: [Int]) throws(DeviceError) -> Tensor {
+    var count = 1
+    for extent in shape {
+      precondition(extent >= 0, "negative extent in shape \(shape)")
+      let (product, overflow) = count.multipliedReportingOverflow(by: extent)
+      if overflow { throw .outOfMemory(requestedBytes: .max, limitBytes: budget.limitBytes ?? .max) }
+      count = product
+    }
+    let buffer = try CPUBuffer(type: type, count: count, budget: budget)
+    return Tensor(storage: buffer, offset: 0, shape: shape)
+  }
+
+  public func upload(_ bytes: UnsafeRawBufferPointer, to tensor: Tensor) {
+    precondition(
+      bytes.count == tensor.count * tensor.type.sizeBytes, "upload of \(bytes.count) bytes to shape \(tensor.shape)")
+    if let source = bytes.baseAddress { memcpy(address(tensor), source, bytes.count) }
+  }
+
+  public func download(_ tensor: Tensor, into bytes: UnsafeMutableRawBufferPointer) throws(DeviceError) {
+    try wait()
+    precondition(
+      bytes.count == tensor.count * tensor.type.sizeBytes, "download of shape \(tensor.shape) to \(bytes.count) bytes")
+    if let destination = bytes.baseAddress { memcpy(destination, address(tensor), bytes.count) }
+  }
+
+  /// Throws the first fault since the last wait; operations themselves are done when they return.
+  public func wait() throws(DeviceError) {
+    if let fault {
+      self.fault = nil
+      throw fault
+    }
+  }
+
+  // MARK: For the operations
+
+  func address(_ tensor: Tensor) -> MutableBytes {
+    guard let buffer = tensor.storage as? CPUBuffer else {
+      preconditionFailure("a tensor of another device was given to \(fingerprint)")
+    }
+    return buffer.address + tensor.offset * tensor.type.sizeBytes
+  }
+
+  func floats(at tensor: Tensor) -> MutableFloats {
+    precondition(tensor.type == .float32, "expected float32, got \(tensor.type)")
+    return address(tensor).assumingMemoryBound(to: Float.self)
+  }
+
+  func integers(at tensor: Tensor) -> UnsafePointer<Int32> {
+    precondition(tensor.type == .int32, "expected int32, got \(tensor.type)")
+    return UnsafePointer(address(tensor).assumingMemoryBound(to: Int32.self))
+  }
+
+  func typed(_ type: ElementType) -> TypedKernels {
+    switch type {
+    case .float32: kernels.float32
+    case .bfloat16: kernels.bfloat16
+    case .int32, .float64: preconditionFailure("\(type) is not a compute type")
+    }
+  }
+
+  /// Keeps the first fault for the next `wait`.
+  func record(_ failure: DeviceError) { if fault == nil { fault = failure } }
+
+  /// `parallelFor` whose tiles may run matrix products: their failures are recorded.
+  func parallel(_ count: Int, _ body: (_ index: Int, _ lane: Lane) -> Void) {
+    let lanes = lanes
+    pool.parallelFor(count) { body($0, lanes[$1]) }
+    for lane in lanes {
+      if let failure = lane.failure {
+        record(failure)
+        lane.failure = nil
+      }
+    }
+  }
+
+  /// Calls `body` on blocks of 0..<count of a fixed size.
+  func forEachBlock(of count: Int, size: Int, _ body: (Range<Int>) -> Void) {
+    let cut = TileCut(total: count, size: size)
+    pool.parallelFor(cut.count) { index, _ in body(cut.range(index)) }
+  }
+
+  /// Rows of `width` elements in one block: about 16,384 elements.
+  func blockRows(_ width: Int) -> Int { max(1, 16_384 / max(width, 1)) }
+}

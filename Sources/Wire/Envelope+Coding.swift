@@ -1,0 +1,141 @@
+import ClusterModel
+import SwiftProtobuf
+
+extension Envelope {
+  /// The envelope as the bytes of one message (protobuf, Protos/control.proto). Reasons longer than
+  /// ``WireLimits/reasonBytes`` are cut; everything else is written as it is.
+  public func encoded() -> [UInt8] {
+    var proto = Transfusion_Wire_Envelope()
+    proto.run = run.text
+    proto.generation = generation.number
+    switch sender {
+    case .coordinator: proto.senderKind = .coordinator
+    case .worker(let worker):
+      proto.senderKind = .worker
+      proto.senderWorker = worker.number
+    case .candidate: proto.senderKind = .candidate
+    case .observer: proto.senderKind = .observer
+    }
+    proto.message = message.proto
+    do {
+      return try proto.serializedBytes()
+    } catch {
+      // proto3 has no required fields, and Swift strings are valid UTF-8.
+      preconditionFailure("a control message could not be serialized: \(error)")
+    }
+  }
+
+  /// Reads and checks one message from a peer that is not trusted.
+  /// - Throws: ``WireError`` naming the field; never traps, whatever the bytes are.
+  public init(decoding bytes: [UInt8]) throws(WireError) {
+    guard bytes.count <= WireLimits.messageBytes else {
+      throw .tooLarge(what: "the message", sizeBytes: bytes.count, limitBytes: WireLimits.messageBytes)
+    }
+    let proto: Transfusion_Wire_Envelope
+    do {
+      proto = try Transfusion_Wire_Envelope(serializedBytes: bytes)
+    } catch {
+      throw .malformed(what: "the message", reason: "\(error)")
+    }
+    let sender: Sender
+    switch proto.senderKind {
+    case .coordinator: sender = .coordinator
+    case .worker: sender = .worker(WorkerID(proto.senderWorker))
+    case .candidate: sender = .candidate
+    case .observer: sender = .observer
+    case .unspecified: throw .missing(field: "sender")
+    case .UNRECOGNIZED(let value): throw .unknownCase(field: "sender", value: value)
+    }
+    guard let message = proto.message else { throw .missing(field: "message") }
+    self.init(
+      run: try Self.checkedRun(proto.run, sender: sender),
+      generation: Generation(try WireLimits.number(proto.generation, "generation", atMost: WireLimits.count)),
+      sender: sender, message: try ControlMessage(message))
+  }
+
+  private static func checkedRun(_ text: String, sender: Sender) throws(WireError) -> RunID {
+    let text = try WireLimits.text(text, "run", atMost: WireLimits.runBytes)
+    if text.isEmpty && sender != .candidate && sender != .observer { throw .missing(field: "run") }
+    let plain = text.utf8.allSatisfy {
+      (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 45 || $0 == 95
+    }
+    guard plain else {
+      throw .outOfRange(field: "run", value: "another text", allowed: "letters, digits, - and _")
+    }
+    return RunID(text)
+  }
+}
+
+extension ControlMessage {
+  var proto: Transfusion_Wire_Envelope.OneOf_Message {
+    switch self {
+    case .hello(let value): .hello(value.proto)
+    case .ready(let value): .ready(value.proto)
+    case .reduced(let value): .reduced(value.proto)
+    case .updated(let value): .updated(value.proto)
+    case .evaluated(let value): .evaluated(value.proto)
+    case .checkpointWritten(let value): .checkpointWritten(value.proto)
+    case .checkpointFailed(let step, let reason):
+      .checkpointFailed(
+        .with {
+          $0.step = step
+          $0.reason = WireLimits.cut(reason, toBytes: WireLimits.reasonBytes)
+        })
+    case .heartbeat(let value): .heartbeat(value.proto)
+    case .leaving(let reason): .leaving(.init(reason))
+    case .failed(let reason): .failed(.init(reason))
+    case .welcome(let value): .welcome(value.proto)
+    case .refused(let reason): .refused(.init(reason))
+    case .prepare(let value): .prepare(value.proto)
+    case .runStep(let step): .runStep(.with { $0.step = step })
+    case .update(let value): .update(value.proto)
+    case .evaluate(let step): .evaluate(.with { $0.step = step })
+    case .checkpointCommitted(let step): .checkpointCommitted(.with { $0.step = step })
+    case .coordinatorHeartbeat: .coordinatorHeartbeat(.init())
+    case .stop(let value): .stop(value.proto)
+    case .statusRequest: .statusRequest(.init())
+    case .status(let json): .status(.with { $0.json = json })
+    }
+  }
+
+  init(_ proto: Transfusion_Wire_Envelope.OneOf_Message) throws(WireError) {
+    switch proto {
+    case .hello(let value): self = .hello(try Hello(value))
+    case .ready(let value): self = .ready(try Ready(value))
+    case .reduced(let value): self = .reduced(try Reduced(value))
+    case .updated(let value): self = .updated(try Updated(value))
+    case .evaluated(let value): self = .evaluated(try Evaluated(value))
+    case .checkpointWritten(let value): self = .checkpointWritten(try CheckpointPart(value))
+    case .checkpointFailed(let value):
+      self = .checkpointFailed(
+        step: try WireLimits.step(value.step, "checkpointFailed.step"),
+        reason: try WireLimits.text(value.reason, "checkpointFailed.reason", atMost: WireLimits.reasonBytes))
+    case .heartbeat(let value): self = .heartbeat(try Heartbeat(value))
+    case .leaving(let value): self = .leaving(reason: try value.checked("leaving.reason"))
+    case .failed(let value): self = .failed(reason: try value.checked("failed.reason"))
+    case .welcome(let value): self = .welcome(try Welcome(value))
+    case .refused(let value): self = .refused(reason: try value.checked("refused.reason"))
+    case .prepare(let value): self = .prepare(try Prepare(value))
+    case .runStep(let value): self = .runStep(step: try WireLimits.step(value.step, "runStep.step"))
+    case .update(let value): self = .update(try Update(value))
+    case .evaluate(let value): self = .evaluate(step: try WireLimits.step(value.step, "evaluate.step"))
+    case .checkpointCommitted(let value):
+      self = .checkpointCommitted(step: try WireLimits.step(value.step, "checkpointCommitted.step"))
+    case .coordinatorHeartbeat: self = .coordinatorHeartbeat
+    case .stop(let value): self = .stop(try Stop(value))
+    case .statusRequest: self = .statusRequest
+    case .status(let value):
+      self = .status(json: try WireLimits.text(value.json, "status.json", atMost: WireLimits.statusBytes))
+    }
+  }
+}
+
+extension Transfusion_Wire_Reason {
+  init(_ reason: String) {
+    self.init()
+    self.reason = WireLimits.cut(reason, toBytes: WireLimits.reasonBytes)
+  }
+  func checked(_ field: String) throws(WireError) -> String {
+    try WireLimits.text(reason, field, atMost: WireLimits.reasonBytes)
+  }
+}

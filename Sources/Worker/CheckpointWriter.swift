@@ -1,0 +1,66 @@
+import Checkpoints
+import ClusterModel
+import Foundation
+import Wire
+
+/// Writes snapshots on a thread of its own while training goes on.
+final class CheckpointWriter: Sendable {
+  private struct Job: Sendable {
+    var snapshot: StateSnapshot
+    var store: CheckpointStore
+    var file: String
+  }
+  private struct Target: Sendable {
+    var store: CheckpointStore
+    var file: String
+  }
+  private let queue = BlockingQueue<Job>()
+  private let lock = NSLock()
+  // Safe because every access is under `lock`.
+  nonisolated(unsafe) private var target: Target?
+  private let finished = DispatchSemaphore(value: 0)
+
+  /// - Parameter report: called on the writer's thread with what the coordinator must hear.
+  init(report: @escaping @Sendable (ControlMessage) -> Void) {
+    let queue = queue
+    let finished = finished
+    let thread = Thread {
+      while let job = queue.pop() { report(Self.write(job)) }
+      finished.signal()
+    }
+    thread.name = "checkpoint"
+    thread.start()
+  }
+
+  /// Where this generation's parts go.
+  func begin(store: CheckpointStore, file: String) {
+    lock.withLock { target = Target(store: store, file: file) }
+  }
+
+  func write(_ snapshot: StateSnapshot) {
+    guard let target = lock.withLock({ target }) else { preconditionFailure("a snapshot before a place") }
+    queue.push(Job(snapshot: snapshot, store: target.store, file: target.file))
+  }
+
+  /// Finishes what is queued.
+  func stop() {
+    queue.close()
+    finished.wait()
+  }
+
+  private static func write(_ job: Job) -> ControlMessage {
+    do {
+      let part = try job.store.writePart(
+        step: job.snapshot.step, file: job.file,
+        tensors: job.snapshot.entries.map { entry in
+          TensorSource(path: entry.path, shape: entry.shape, values: entry.values)
+        })
+      return .checkpointWritten(
+        CheckpointPart(
+          step: job.snapshot.step, file: part.file, sizeBytes: UInt64(part.sizeBytes), sha256: part.sha256,
+          tensors: part.tensors.map { .init(path: $0.path, shape: $0.shape, sha256: $0.sha256) }))
+    } catch {
+      return .checkpointFailed(step: job.snapshot.step, reason: "\(error)")
+    }
+  }
+}

@@ -1,0 +1,14 @@
+import Foundation
+
+/// The process's memory as the kernel counts it.
+enum ProcessMemory {
+  /// Resident bytes now; 0 where the kernel does not say.
+  static var residentBytes: Int {
+    guard let text = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8) else { return 0 }
+    let fields = text.split(separator: " ")
+    guard fields.count > 1, let pages = Int(fields[1]) else { return 0 }
+    return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
+  }
+  /// Physical memory of the host.
+  static var hostBytes: Int { Int(ProcessInfo.processInfo.physicalMemory) }
+}

@@ -1,0 +1,30 @@
+import ClusterModel
+
+/// Why a worker cannot go on.
+public enum WorkerError: Error, CustomStringConvertible {
+  /// The coordinator does not answer.
+  case unreachable(address: String, seconds: Double)
+  /// The coordinator does not want this worker.
+  case refused(reason: String)
+  /// The coordinator fell silent while the run went on.
+  case coordinatorLost(address: String, seconds: Double)
+  /// The coordinator ended the run because it cannot go on.
+  case stopped(reason: String)
+  /// The data directory does not fit the configuration.
+  case data(reason: String)
+  /// A step failed on this worker.
+  case step(reason: String)
+
+  public var description: String {
+    switch self {
+    case .unreachable(let address, let seconds):
+      "no coordinator answered at \(address) within \(Int(seconds)) s: is it running, and is the address right?"
+    case .refused(let reason): "the coordinator refused this worker: \(reason)"
+    case .coordinatorLost(let address, let seconds):
+      "the coordinator at \(address) has been silent for \(Int(seconds)) s; start it again with `transfusion resume`"
+    case .stopped(let reason): "the coordinator stopped the run: \(reason)"
+    case .data(let reason): "data: \(reason)"
+    case .step(let reason): reason
+    }
+  }
+}

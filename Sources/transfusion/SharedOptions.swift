@@ -1,0 +1,29 @@
+import ArgumentParser
+import Configuration
+import Foundation
+import Logging
+
+struct ConfigurationOptions: ParsableArguments {
+  @Option(name: .long, help: ArgumentHelp("Run configuration (YAML); every key is in docs/configuration.md.", valueName: "file"))
+  var config: String
+
+  @Option(name: .long, parsing: .singleValue, help: ArgumentHelp("Override one key, for example run.steps=100; may be repeated.", valueName: "key.path=value"))
+  var set: [String] = []
+
+  func load(extra: [String] = []) throws -> RunConfiguration {
+    try RunConfiguration.load(file: config, overrides: set + extra)
+  }
+}
+
+struct LoggingOptions: ParsableArguments {
+  @Option(name: .long, help: "trace, debug, info, notice, warning, error or critical.")
+  var logLevel: Logger.Level = .info
+
+  func logger(_ label: String) -> Logger {
+    var logger = Logger(label: label) { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = logLevel
+    return logger
+  }
+}
+
+extension Logger.Level: @retroactive ExpressibleByArgument {}

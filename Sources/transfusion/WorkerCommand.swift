@@ -1,0 +1,88 @@
+import ArgumentParser
+import Foundation
+import Worker
+
+struct WorkerCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "worker", abstract: "Compute for a coordinator.", subcommands: [WorkerJoin.self])
+}
+
+struct WorkerJoin: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "join",
+    abstract: "Join a run: take a stage and a share of the microbatches, and work until the coordinator says stop.",
+    discussion: """
+      SIGTERM or SIGINT asks the coordinator to finish the step, write a checkpoint and stop the run.
+      """)
+
+  @Argument(help: "The coordinator's address, for example tcp://127.0.0.1:7070.")
+  var address: String
+
+  @OptionGroup var resources: WorkerResourceOptions
+
+  @Option(name: .long, help: ArgumentHelp("Where other workers reach this one; by default a free port.", valueName: "address"))
+  var dataListen: String?
+
+  @Option(name: .long, help: ArgumentHelp("How long to wait for the coordinator.", valueName: "seconds"))
+  var joinTimeout: Double = 60
+
+  @Flag(name: .long, help: "Accept unencrypted traffic outside loopback.")
+  var insecurePlaintext = false
+
+  @Flag(name: .long, help: .hidden)
+  var exitWithParent = false
+
+  @OptionGroup var logging: LoggingOptions
+
+  func validate() throws {
+    guard address.contains("://") else {
+      throw ValidationError("'\(address)' is no address; expected for example tcp://127.0.0.1:7070")
+    }
+    guard joinTimeout > 0 else { throw ValidationError("--join-timeout must be positive") }
+  }
+
+  func run() async throws {
+    try await reporting {
+      if exitWithParent { ParentProcess.exitWithIt() }
+      let log = logging.logger("worker")
+      let stop = StopRequest(announcement: "Asking the coordinator to stop the run; a checkpoint is written first.")
+      var options = WorkerOptions(
+        address: address, threads: resources.effectiveThreads, memoryLimitBytes: resources.effectiveMemoryLimit,
+        pin: resources.pin, dataListen: dataListen, allowPlaintext: insecurePlaintext)
+      options.joinTimeoutSeconds = joinTimeout
+      let outcome = try await stop.watching { [options] in
+        try await onThread("control") {
+          try WorkerProcess(options, log: log) { stop.isRequested }.run()
+        }
+      }
+      if case .requeue(let reason) = outcome, !stop.isRequested { throw CommandFailure(.requeue, reason) }
+    }
+  }
+}
+
+struct WorkerResourceOptions: ParsableArguments {
+  @Option(name: .long, help: ArgumentHelp("Compute threads of each worker; by default all processors, shared by local workers.", valueName: "n"))
+  var threads: Int?
+
+  @Option(name: .long, help: ArgumentHelp("Memory that each worker's tensors may take; by default 80 % of the host's, shared by local workers.", valueName: "bytes"))
+  var memoryLimit: Int?
+
+  @Flag(name: .long, help: "Keep each compute thread on one processor.")
+  var pin = false
+
+  func validate() throws {
+    if let threads, !(1...4096).contains(threads) { throw ValidationError("--threads must be in 1...4096") }
+    if let memoryLimit, memoryLimit < 1 << 20 { throw ValidationError("--memory-limit must be at least 1048576 bytes") }
+  }
+
+  var effectiveThreads: Int { threads ?? ProcessInfo.processInfo.activeProcessorCount }
+  var effectiveMemoryLimit: Int { memoryLimit ?? Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.8) }
+
+  /// The same for one of `count` workers on this host.
+  func share(of count: Int) -> (threads: Int, memoryLimit: Int) {
+    (
+      threads ?? max(1, ProcessInfo.processInfo.activeProcessorCount / count),
+      memoryLimit ?? effectiveMemoryLimit / count
+    )
+  }
+}

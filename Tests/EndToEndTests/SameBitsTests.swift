@@ -1,0 +1,115 @@
+import Foundation
+import Testing
+
+/// The promise: parameters and optimizer state are the same bits on any topology, stopped or not.
+@Suite(.serialized) struct SameBitsTests {
+  struct Topology: CustomTestStringConvertible, Sendable {
+    var workers: Int
+    var stages: Int
+    var threads = 1
+    var schedule = "1f1b"
+    var testDescription: String { "\(workers) workers, \(stages) stages, \(threads) threads, \(schedule)" }
+    var overrides: [String] { ["parallelism.stages=\(stages)", "parallelism.schedule=\(schedule)"] }
+  }
+
+  @Test(.timeLimit(.minutes(5)), arguments: ["float32", "bfloat16"])
+  func everyTopologyEndsInTheSameState(_ precision: String) throws {
+    let folder = try TemporaryFolder()
+    let configuration = try TinyRun.configuration(in: folder)
+    let set = ["training.precision=\(precision)"]
+    try TinyRun.train(folder.path("one"), configuration: configuration, workers: 1, set: set)
+    let expected = try TinyRun.digest(folder.path("one"))
+    let topologies = [
+      Topology(workers: 1, stages: 1, threads: 2), Topology(workers: 2, stages: 1), Topology(workers: 3, stages: 1),
+      Topology(workers: 2, stages: 2), Topology(workers: 2, stages: 2, schedule: "gpipe"),
+      Topology(workers: 3, stages: 3), Topology(workers: 4, stages: 2),
+    ]
+    for (number, topology) in topologies.enumerated() {
+      let run = folder.path("run-\(number)")
+      try TinyRun.train(
+        run, configuration: configuration, workers: topology.workers, threads: topology.threads,
+        set: set + topology.overrides)
+      #expect(try TinyRun.digest(run) == expected, "\(topology.testDescription)")
+    }
+    // Recomputing activations changes memory, never bits.
+    let recomputed = folder.path("recomputed")
+    try TinyRun.train(recomputed, configuration: configuration, workers: 1, set: set + ["training.recompute=true"])
+    #expect(try TinyRun.digest(recomputed) == expected)
+  }
+
+  @Test(.timeLimit(.minutes(5)), arguments: ["float32", "bfloat16"])
+  func aRunStoppedAndResumedElsewhereEndsInTheSameState(_ precision: String) throws {
+    let folder = try TemporaryFolder()
+    let configuration = try TinyRun.configuration(in: folder)
+    let set = ["training.precision=\(precision)"]
+    try TinyRun.train(folder.path("whole"), configuration: configuration, workers: 1, set: set)
+    let expected = try TinyRun.digest(folder.path("whole"))
+    let halves: [(Topology, Topology)] = [
+      (Topology(workers: 2, stages: 2), Topology(workers: 2, stages: 1)),
+      (Topology(workers: 1, stages: 1), Topology(workers: 4, stages: 2)),
+      (Topology(workers: 4, stages: 2), Topology(workers: 1, stages: 1)),
+    ]
+    for (number, (first, second)) in halves.enumerated() {
+      let run = folder.path("halves-\(number)")
+      try TinyRun.train(
+        run, configuration: configuration, workers: first.workers,
+        set: set + first.overrides + ["run.stop_after=3"])
+      try TinyRun.resume(run, workers: second.workers, set: second.overrides + ["run.stop_after=0"])
+      #expect(try TinyRun.digest(run) == expected, "\(first.testDescription) then \(second.testDescription)")
+      try accountForEverySample(run)
+    }
+  }
+
+  /// SIGTERM at an arbitrary moment: the step is finished, a checkpoint written, exit 0, resume goes on.
+  @Test(.timeLimit(.minutes(3))) func terminationDrainsAndNothingIsLost() throws {
+    let folder = try TemporaryFolder()
+    let configuration = try TinyRun.configuration(in: folder)
+    let longer = ["run.steps=60", "checkpoint.every=1000", "validation.every=0"]
+    try TinyRun.train(folder.path("whole"), configuration: configuration, workers: 1, set: longer)
+    let run = folder.path("terminated")
+    let process = try Command.Running(
+      ["train", "--config", configuration, "--run", run, "--workers", "2"] + longer.flatMap { ["--set", $0] })
+    let journal = run + "/journal.sqlite"
+    let reached = process.waitUntil(seconds: 60) {
+      FileManager.default.fileExists(atPath: journal)
+        && (try? TinyRun.journal(run, "SELECT count(*) FROM steps").first.flatMap { Int($0) } ?? 0) ?? 0 >= 5
+    }
+    #expect(reached, "\(process.errorsSoFar)")
+    process.process.terminate()
+    let result = process.wait(seconds: 30)
+    #expect(result.code == 0, "\(result.text)")
+    let committed = try TinyRun.journal(run, "SELECT max(step) FROM steps").first
+    let kept = try Command.run(["checkpoint", "list", run])
+    #expect(kept.output.contains(committed ?? "?"), "no checkpoint at step \(committed ?? "?"): \(kept.output)")
+    try TinyRun.resume(run, workers: 1)
+    #expect(try TinyRun.digest(run) == TinyRun.digest(folder.path("whole")))
+    try accountForEverySample(run)
+  }
+
+  /// Going back to an older checkpoint recomputes committed steps; they must come out the same, once.
+  @Test(.timeLimit(.minutes(3))) func resumingFromAnOlderStepReplaysTheSameBits() throws {
+    let folder = try TemporaryFolder()
+    let configuration = try TinyRun.configuration(in: folder)
+    let run = folder.path("run")
+    try TinyRun.train(run, configuration: configuration, workers: 2)
+    let expected = try TinyRun.digest(run)
+    let before = try TinyRun.journal(run, "SELECT step, language_model_loss, diffusion_loss FROM steps ORDER BY step")
+    try TinyRun.resume(run, workers: 1, from: 2)
+    #expect(try TinyRun.digest(run) == expected)
+    #expect(
+      try TinyRun.journal(run, "SELECT step, language_model_loss, diffusion_loss FROM steps ORDER BY step") == before)
+    try accountForEverySample(run)
+  }
+
+  /// The journal's committed steps cover each sample once and in order.
+  private func accountForEverySample(_ run: String) throws {
+    let rows = try TinyRun.journal(run, "SELECT step, first_sample, sample_count FROM steps ORDER BY step")
+    #expect(!rows.isEmpty)
+    var next = 0
+    for (number, row) in rows.enumerated() {
+      let columns = row.split(separator: "|").compactMap { Int($0) }
+      #expect(columns.count == 3 && columns[0] == number + 1 && columns[1] == next && columns[2] == 16, "\(row)")
+      next += columns.count == 3 ? columns[2] : 0
+    }
+  }
+}

@@ -1,0 +1,77 @@
+import Foundation
+import Testing
+
+/// Arrows point down only: what each module of ours may import. Foundation and the C library are free
+/// except where a module is pure.
+@Suite struct ImportTableTests {
+  static let table: [String: Set<String>] = [
+    "ClusterModel": [],
+    "Randomness": [],
+    "KernelInterface": [],
+    "Schedules": ["ClusterModel"],
+    "Wire": ["ClusterModel"],
+    "ControlPlane": ["ClusterModel", "Schedules", "Wire"],
+    "Digests": ["CSystem"],
+    "Kernels": ["KernelInterface"],
+    "KernelsAVX2": ["KernelInterface"],
+    "KernelsAVX512": ["KernelInterface"],
+    "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "COneDNN", "CSystem"],
+    "TransfusionModel": ["Compute", "Randomness"],
+    "Optimizers": ["Compute"],
+    "TrainingData": ["TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages", "CSystem"],
+    "HDF5": ["CHDF5"],
+    "Checkpoints": ["ClusterModel", "HDF5", "Digests", "CSystem"],
+    "Transport": ["ClusterModel", "Wire", "CZeroMQ", "CSystem"],
+    "Collectives": ["ClusterModel", "Compute"],
+    "Configuration": ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData"],
+    "Coordinator": ["ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "CSystem"],
+    "Worker": [
+      "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute", "TransfusionModel",
+      "Optimizers", "TrainingData", "Configuration", "CSystem",
+    ],
+  ]
+  /// The owner of each C library: nobody else imports it.
+  static let owners: [String: Set<String>] = [
+    "CZeroMQ": ["Transport"], "CHDF5": ["HDF5"], "COneDNN": ["Compute"], "CSentencePiece": ["TrainingData"],
+    "CImages": ["TrainingData"],
+  ]
+  /// Modules without sockets, files, clocks or randomness: they import nothing that has them.
+  static let pure: Set<String> = ["ClusterModel", "Schedules", "ControlPlane"]
+
+  static func imports(_ file: SourceTree.File) -> [String] {
+    SourceTree.code(file).compactMap { _, text in
+      guard let match = text.firstMatch(of: #/^\s*(?:@\w+\s+|public\s+|package\s+)*import\s+(?:\w+\s+)?(\w+)/#) else { return nil }
+      return String(match.1)
+    }
+  }
+
+  @Test func modulesImportOnlyWhatTheTableAllows() throws {
+    let tree = try SourceTree()
+    let ours = Set(tree.files.map(\.module)).union(Self.table.keys).union(Self.owners.keys).union(["CSystem"])
+    #expect(tree.files.count > 40)
+    for file in tree.files where file.module != "transfusion" {
+      guard let allowed = Self.table[file.module] else {
+        Issue.record("module \(file.module) is not in the import table")
+        continue
+      }
+      for name in Self.imports(file) where ours.contains(name) {
+        #expect(allowed.contains(name), "\(file.path) imports \(name)")
+      }
+    }
+  }
+
+  @Test func everyCLibraryHasOneOwner() throws {
+    for file in try SourceTree().files {
+      for name in Self.imports(file) {
+        if let owner = Self.owners[name] { #expect(owner.contains(file.module), "\(file.path) imports \(name)") }
+      }
+    }
+  }
+
+  @Test func pureModulesImportNoInputOutput() throws {
+    let forbidden: Set<String> = ["Foundation", "Glibc", "Dispatch", "Logging", "Synchronization"]
+    for file in try SourceTree().files where Self.pure.contains(file.module) {
+      for name in Self.imports(file) { #expect(!forbidden.contains(name), "\(file.path) imports \(name)") }
+    }
+  }
+}
