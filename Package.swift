@@ -111,7 +111,8 @@ let package = Package(
     .testTarget(name: "ClusterModelTests", dependencies: ["ClusterModel"]),
     .testTarget(name: "SchedulesTests", dependencies: ["Schedules", "ClusterModel"]),
     .testTarget(name: "WireTests", dependencies: ["Wire", "ClusterModel"]),
-    .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules", "Wire"]),
+    .testTarget(
+      name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules", "Wire"], exclude: ["Scenarios"]),
     .testTarget(name: "RandomnessTests", dependencies: ["Randomness"]),
     .testTarget(name: "ComputeTests", dependencies: ["Compute", "KernelInterface", "Randomness"] + kernelDependencies),
     .testTarget(name: "TransfusionModelTests", dependencies: ["TransfusionModel", "ModelVerification", "Compute", "Randomness"], resources: [.copy("Fixtures")]),

@@ -47,7 +47,7 @@ extension CoordinatorMachine {
     state.membership.setMemory(ready.memoryBytes, of: worker)
     state.phase = .preparing(ready: done)
     guard done.count == placed.count else { return [] }
-    return [.log(.info, "all \(done.count) workers are ready at step \(state.step)")] + nextAtBoundary()
+    return [.log(.info, "ready at step \(state.step): \(done.count) of \(placed.count) workers")] + nextAtBoundary()
   }
 
   // MARK: Between two steps

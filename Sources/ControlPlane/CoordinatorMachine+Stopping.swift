@@ -30,7 +30,7 @@ extension CoordinatorMachine {
   static let waitingPhases: Set<String> = ["idle", "receive", "reduce", "gather", "wait"]
 
   private func failing(_ member: Membership.Member) -> String? {
-    if state.now - member.lastHeardTick > settings.limits.deadTicks { return "has been silent for too long" }
+    if state.now - member.lastHeardTick > settings.limits.deadTicks { return "silent for too long" }
     guard owes(member.worker) else { return nil }
     let still = state.now - member.lastProgressTick
     let isBusy = !Self.waitingPhases.contains(member.phase)
@@ -57,7 +57,7 @@ extension CoordinatorMachine {
 
   /// The worker cannot be counted on any more.
   mutating func lost(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective] {
-    let text = "\(name(worker)) \(reason)"
+    let text = "\(name(worker)): \(reason)"
     let hadPlace = state.places[worker] != nil
     // What is left to do then is the coordinator's own work.
     var isNeeded = true
@@ -71,14 +71,14 @@ extension CoordinatorMachine {
       // Nobody depends on a spare, nor on anyone before there is a plan.
       state.membership.remove(worker)
       state.plan?.spares.removeAll { $0 == worker }
-      return [.log(.warning, "lost \(text); going on without it")]
+      return [.log(.warning, "going on without \(text)")]
     }
     // It may live on after all: it is told to stop like everybody else.
     return stop(.requeue, "lost \(text)")
   }
 
   mutating func leaving(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective] {
-    guard state.places[worker] != nil else { return lost(worker, "leaves: \(reason)") }
+    guard state.places[worker] != nil else { return lost(worker, "leaves (\(reason))") }
     // A worker says so until it is stopped; only the first time asks for the drain.
     return state.drainReason == nil ? drain("\(name(worker)) leaves: \(reason)") : []
   }
