@@ -103,7 +103,7 @@ import Testing
 
   /// The journal's committed steps cover each sample once and in order.
   private func accountForEverySample(_ run: String) throws {
-    let rows = try TinyRun.journal(run, "SELECT step, first_sample, sample_count FROM steps ORDER BY step")
+    let rows = try TinyRun.journal(run, "SELECT step, first_sample, next_sample - first_sample FROM steps ORDER BY step")
     #expect(!rows.isEmpty)
     var next = 0
     for (number, row) in rows.enumerated() {
