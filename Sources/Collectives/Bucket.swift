@@ -48,15 +48,9 @@ struct Bucket: Hashable, Sendable {
     elements += span.count
   }
 
-  /// A bucket is closed once it has this much, so that frames are worth their round trip ...
-  static let fullBytes = 4 << 20
-  /// ... and before it has more than this, so that sending, adding and receiving overlap; a larger tensor
-  /// is a bucket of its own.
-  static let limitBytes = 16 << 20
-
   /// Every owner's buckets, in order of the tensor index.
-  static func plan(spans: [TensorSpan], owners: [Int], replicas: Int) -> [[Bucket]] {
-    let size = MemoryLayout<Float>.size
+  static func plan(spans: [TensorSpan], owners: [Int], replicas: Int, size: BucketSize) -> [[Bucket]] {
+    let elementBytes = MemoryLayout<Float>.size
     var result: [[Bucket]] = []
     var next = 0
     for owner in 0..<replicas {
@@ -68,18 +62,31 @@ struct Bucket: Hashable, Sendable {
       }
       var ownedPosition = 0
       for (tensor, span) in spans.enumerated() where owners[tensor] == owner {
-        if let bucket = current, (bucket.elements + span.count) * size > limitBytes { close() }
+        if let bucket = current, (bucket.elements + span.count) * elementBytes > size.limitBytes { close() }
         if current == nil {
           current = Bucket(index: next, owner: owner)
           next += 1
         }
         current?.append(span, ownedPosition: ownedPosition)
         ownedPosition += 1
-        if let bucket = current, bucket.elements * size >= fullBytes { close() }
+        if let bucket = current, bucket.elements * elementBytes >= size.fullBytes { close() }
       }
       close()
       result.append(buckets)
     }
     return result
+  }
+}
+
+/// How many tensors share a frame. All replicas use the same.
+package struct BucketSize: Hashable, Sendable {
+  /// A bucket is closed once it has this much, so that frames are worth their round trip ...
+  package var fullBytes: Int
+  /// ... and before it has more than this, so that sending, adding and receiving overlap; a larger tensor is
+  /// a bucket of its own.
+  package var limitBytes: Int
+  package init(fullBytes: Int = 4 << 20, limitBytes: Int = 16 << 20) {
+    self.fullBytes = fullBytes
+    self.limitBytes = limitBytes
   }
 }

@@ -10,7 +10,7 @@ import ClusterModel
 /// All replicas walk through the buckets in rounds, one bucket of every owner in each, and send one round
 /// ahead of what they wait for: nobody waits for a frame that its sender would send only after waiting
 /// itself, and a sender is never more than a few rounds ahead of the slowest.
-final class TreeReduction<Memory: ReductionMemory> {
+package final class TreeReduction<Memory: ReductionMemory> {
   private let memory: Memory
   private let link: any Link
   private let tree: LeafTree
@@ -34,9 +34,9 @@ final class TreeReduction<Memory: ReductionMemory> {
     case scratch(Int)
   }
 
-  init(
+  package init(
     memory: Memory, link: any Link, leaves: Int, replicaLeaves: [Range<Int>], members: [WorkerID], replica: Int,
-    stage: Int, spans: [TensorSpan], owners: [Int]
+    stage: Int, spans: [TensorSpan], owners: [Int], bucketSize: BucketSize = BucketSize()
   ) throws {
     guard replicaLeaves.count == members.count, members.indices.contains(replica), leaves > 0, stage >= 0 else {
       throw CollectiveError.invalidGroup(
@@ -60,7 +60,7 @@ final class TreeReduction<Memory: ReductionMemory> {
       for (ordinal, node) in list.enumerated() { places[node] = (replica, ordinal) }
     }
     self.places = places
-    buckets = Bucket.plan(spans: spans, owners: owners, replicas: members.count)
+    buckets = Bucket.plan(spans: spans, owners: owners, replicas: members.count, size: bucketSize)
     rounds = buckets.map(\.count).max() ?? 0
     ownedTensors = owners.count { $0 == replica }
     let largest = buckets.joined().map(\.elements).max() ?? 0
@@ -90,7 +90,9 @@ final class TreeReduction<Memory: ReductionMemory> {
   /// - Parameters:
   ///   - partials: the sums of the replica's whole subtrees, left to right, in flat layout; used up.
   ///   - results: one block for each tensor that this replica owns, in order of the tensor.
-  func reduce(step: Step, partials: [(node: Range<Int>, gradient: Memory.Block)], into results: [Memory.Block]) throws {
+  package func reduce(step: Step, partials: [(node: Range<Int>, gradient: Memory.Block)], into results: [Memory.Block])
+    throws
+  {
     guard partials.map(\.node) == nodes[replica] else {
       throw CollectiveError.wrongPartials(step: step, expected: nodes[replica], given: partials.map(\.node))
     }
@@ -174,7 +176,7 @@ final class TreeReduction<Memory: ReductionMemory> {
   // MARK: Gather
 
   /// Sends the tensors that this replica owns to the others and takes theirs, in a flat block.
-  func gather(step: Step, values: Memory.Block) throws {
+  package func gather(step: Step, values: Memory.Block) throws {
     if rounds > 0 { try sendValues(round: 0, step, values) }
     for round in 0..<rounds {
       if round + 1 < rounds { try sendValues(round: round + 1, step, values) }
