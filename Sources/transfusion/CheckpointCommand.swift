@@ -34,25 +34,6 @@ struct CheckpointSelection: ParsableArguments {
   }
 }
 
-extension CheckpointError {
-  /// The exit code that scripts can tell the class of an error by.
-  var exitCode: ExitCode {
-    switch self {
-    case .damaged, .noCheckpoint, .noneUsable, .notFound: ExitCode(66)
-    case .unknownTensor, .invalidPart, .alreadyCommitted: ExitCode(64)
-    case .diskFull, .inputOutput, .library, .source, .interrupted: ExitCode(74)
-    }
-  }
-
-  /// Runs `body`; an error goes to standard error as one line, with the exit code of its class.
-  static func reported(_ body: () throws(CheckpointError) -> Void) throws {
-    do throws(CheckpointError) { try body() } catch {
-      FileHandle.standardError.write(Data("Error: \(error)\n".utf8))
-      throw error.exitCode
-    }
-  }
-}
-
 struct CheckpointListCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "list", abstract: "Lists the checkpoints of a run with a quick check of manifests and sizes.")
@@ -60,26 +41,24 @@ struct CheckpointListCommand: ParsableCommand {
   var directory: String
 
   func run() throws {
-    try CheckpointError.reported { () throws(CheckpointError) in
-      let store = CheckpointSelection.store(directory)
-      let entries = try store.list()
-      guard !entries.isEmpty else { throw .noCheckpoint(directory: store.directory) }
-      let now = Int(Date().timeIntervalSince1970)
-      var table = TextTable(["step", "files", "size", "age", "state"], right: [0, 1, 2, 3])
-      for entry in entries {
-        let state =
-          switch entry.state {
-          case .committed: "valid (sizes)"
-          case .uncommitted: "uncommitted"
-          case .damaged(let error): "damaged: \(error)"
-          }
-        table.add([
-          String(entry.step), String(entry.fileCount), ProgressLine.bytes(Double(entry.sizeBytes)),
-          ProgressLine.duration(Double(now - entry.modifiedSeconds)), state,
-        ])
-      }
-      print(table.text)
+    let store = CheckpointSelection.store(directory)
+    let entries = try store.list()
+    guard !entries.isEmpty else { throw .noCheckpoint(directory: store.directory) }
+    let now = Int(Date().timeIntervalSince1970)
+    var table = TextTable(["step", "files", "size", "age", "state"], right: [0, 1, 2, 3])
+    for entry in entries {
+      let state =
+        switch entry.state {
+        case .committed: "valid (sizes)"
+        case .uncommitted: "uncommitted"
+        case .damaged(let error): "damaged: \(error)"
+        }
+      table.add([
+        String(entry.step), String(entry.fileCount), ProgressLine.bytes(Double(entry.sizeBytes)),
+        ProgressLine.duration(Double(now - entry.modifiedSeconds)), state,
+      ])
     }
+    print(table.text)
   }
 }
 
@@ -91,39 +70,37 @@ struct CheckpointShowCommand: ParsableCommand {
   var configuration = false
 
   func run() throws {
-    try CheckpointError.reported { () throws(CheckpointError) in
-      let store = selection.store()
-      let manifest = try store.manifest(of: try selection.selectedStep(store))
-      if configuration {
-        print(manifest.configuration, terminator: manifest.configuration.hasSuffix("\n") ? "" : "\n")
-        return
-      }
-      var summary = TextTable([], right: [])
-      summary.add(["step", String(manifest.step)])
-      summary.add(["run", manifest.run])
-      summary.add(["generation", String(manifest.generation)])
-      summary.add(["digest", manifest.digest])
-      summary.add(["next sample", String(manifest.data.nextSample)])
-      summary.add(["data", manifest.data.fingerprint])
-      summary.add(["device", manifest.device])
-      summary.add(["precision", manifest.precision])
-      summary.add(["folder", store.directory(of: manifest.step)])
-      print(summary.text + "\n")
-      var files = TextTable(["file", "size", "sha256"], right: [1])
-      for name in manifest.fileNames {
-        guard let file = manifest.files[name] else { continue }
-        files.add([name, ProgressLine.bytes(Double(file.sizeBytes)), file.sha256])
-      }
-      print(files.text + "\n")
-      var tensors = TextTable(["tensor", "shape", "file", "sha256"], right: [])
-      for path in manifest.tensorPaths {
-        guard let tensor = manifest.tensors[path] else { continue }
-        tensors.add([
-          path, tensor.shape.map { String($0) }.joined(separator: " x "), tensor.file, String(tensor.sha256.prefix(16)),
-        ])
-      }
-      print(tensors.text)
+    let store = selection.store()
+    let manifest = try store.manifest(of: try selection.selectedStep(store))
+    if configuration {
+      print(manifest.configuration, terminator: manifest.configuration.hasSuffix("\n") ? "" : "\n")
+      return
     }
+    var summary = TextTable([], right: [])
+    summary.add(["step", String(manifest.step)])
+    summary.add(["run", manifest.run])
+    summary.add(["generation", String(manifest.generation)])
+    summary.add(["digest", manifest.digest])
+    summary.add(["next sample", String(manifest.data.nextSample)])
+    summary.add(["data", manifest.data.fingerprint])
+    summary.add(["device", manifest.device])
+    summary.add(["precision", manifest.precision])
+    summary.add(["folder", store.directory(of: manifest.step)])
+    print(summary.text + "\n")
+    var files = TextTable(["file", "size", "sha256"], right: [1])
+    for name in manifest.fileNames {
+      guard let file = manifest.files[name] else { continue }
+      files.add([name, ProgressLine.bytes(Double(file.sizeBytes)), file.sha256])
+    }
+    print(files.text + "\n")
+    var tensors = TextTable(["tensor", "shape", "file", "sha256"], right: [])
+    for path in manifest.tensorPaths {
+      guard let tensor = manifest.tensors[path] else { continue }
+      tensors.add([
+        path, tensor.shape.map { String($0) }.joined(separator: " x "), tensor.file, String(tensor.sha256.prefix(16)),
+      ])
+    }
+    print(tensors.text)
   }
 }
 
@@ -140,26 +117,24 @@ struct CheckpointVerifyCommand: ParsableCommand {
   }
 
   func run() throws {
-    try CheckpointError.reported { () throws(CheckpointError) in
-      let store = selection.store()
-      let steps = all ? try store.list().map(\.step) : [try selection.selectedStep(store)]
-      guard !steps.isEmpty else { throw .noCheckpoint(directory: store.directory) }
-      var damaged: [CheckpointError] = []
-      for step in steps {
-        do throws(CheckpointError) {
-          let verified = try Self.verify(store, step)
-          print(
-            "step \(step): valid, \(verified.manifest.tensors.count) tensors in \(verified.manifest.files.count) files, "
-              + "\(ProgressLine.bytes(Double(verified.manifest.sizeBytes))), digest \(verified.digest)")
-        } catch {
-          guard all, case .damaged = error else { throw error }
-          print("\(error)")
-          damaged.append(error)
-        }
+    let store = selection.store()
+    let steps = all ? try store.list().map(\.step) : [try selection.selectedStep(store)]
+    guard !steps.isEmpty else { throw .noCheckpoint(directory: store.directory) }
+    var damaged: [CheckpointError] = []
+    for step in steps {
+      do throws(CheckpointError) {
+        let verified = try Self.verify(store, step)
+        print(
+          "step \(step): valid, \(verified.manifest.tensors.count) tensors in \(verified.manifest.files.count) files, "
+            + "\(ProgressLine.bytes(Double(verified.manifest.sizeBytes))), digest \(verified.digest)")
+      } catch {
+        guard all, case .damaged = error else { throw error }
+        print("\(error)")
+        damaged.append(error)
       }
-      if damaged.count == 1 { throw damaged[0] }
-      if !damaged.isEmpty { throw .noneUsable(directory: store.directory, rejected: damaged) }
     }
+    if damaged.count == 1 { throw damaged[0] }
+    if !damaged.isEmpty { throw .noneUsable(directory: store.directory, rejected: damaged) }
   }
 
   static func verify(_ store: CheckpointStore, _ step: Step) throws(CheckpointError) -> CheckpointStore.Verified {
@@ -177,10 +152,8 @@ struct CheckpointDigestCommand: ParsableCommand {
   @OptionGroup var selection: CheckpointSelection
 
   func run() throws {
-    try CheckpointError.reported { () throws(CheckpointError) in
-      let store = selection.store()
-      print(try CheckpointVerifyCommand.verify(store, try selection.selectedStep(store)).digest)
-    }
+    let store = selection.store()
+    print(try CheckpointVerifyCommand.verify(store, try selection.selectedStep(store)).digest)
   }
 }
 
@@ -195,12 +168,10 @@ struct CheckpointExportCommand: ParsableCommand {
   var output: String
 
   func run() throws {
-    try CheckpointError.reported { () throws(CheckpointError) in
-      let store = selection.store()
-      let manifest = try store.manifest(of: try selection.selectedStep(store))
-      try CheckpointReader(store: store, manifest: manifest).export(
-        tensor.hasPrefix("/") ? tensor : "/parameters/" + tensor, to: output,
-        format: output.hasSuffix(".npy") ? .npy : .raw)
-    }
+    let store = selection.store()
+    let manifest = try store.manifest(of: try selection.selectedStep(store))
+    try CheckpointReader(store: store, manifest: manifest).export(
+      tensor.hasPrefix("/") ? tensor : "/parameters/" + tensor, to: output,
+      format: output.hasSuffix(".npy") ? .npy : .raw)
   }
 }

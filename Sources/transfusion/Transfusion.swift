@@ -1,6 +1,6 @@
 import ArgumentParser
+import Foundation
 
-@main
 struct Transfusion: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "transfusion",
@@ -13,4 +13,23 @@ struct Transfusion: AsyncParsableCommand {
       TrainCommand.self, ResumeCommand.self, StatusCommand.self, PlanCommand.self, CoordinatorCommand.self,
       WorkerCommand.self, CheckpointCommand.self, DataCommand.self, VerifyCommand.self,
     ])
+}
+
+/// Parses, runs, and turns what is thrown into one line on standard error and the exit code of its class.
+@main
+struct Main {
+  static func main() async {
+    do {
+      var command = try Transfusion.parseAsRoot()
+      if var asynchronous = command as? AsyncParsableCommand {
+        try await asynchronous.run()
+      } else {
+        try command.run()
+      }
+    } catch {
+      guard let failure = classified(error) else { Transfusion.exit(withError: error) }
+      StandardError.write("error: \(failure.message)")
+      Foundation.exit(failure.status.rawValue)
+    }
+  }
 }
