@@ -20,7 +20,7 @@ extension DataCommand {
       let shape = try shape()
       let dataset = try TrainingDataset.open(
         directory: directory, sequenceLength: shape.sequenceLength, patch: shape.patch)
-      if verify { try dataset.verify(progress: DataCommand.progress()) }
+      if verify { try DataCommand.withProgress { try dataset.verify(progress: $0) } }
       print(DataSummary.text(dataset))
       let tokenizer = try dataset.loadTokenizer()
       let drawing = draw || isatty(STDOUT_FILENO) == 1
