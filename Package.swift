@@ -123,7 +123,7 @@ let package = Package(
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "CHDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
     .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
-    .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
+    .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
     .testTarget(name: "EndToEndTests", dependencies: ["Checkpoints", "HDF5"]),
     .testTarget(name: "TidyTests"),
   ],
