@@ -30,7 +30,8 @@ extension PackedIndexDescription {
       let least = hasImages ? patches + SegmentCutter.pairFrame + 1 : 8
       throw .impossible(
         setting: "--sequence-length \(sequenceLength)",
-        reason: "choose at least \(least)" + (hasImages ? " (an image has \(patches) patches) or a larger --patch" : ""))
+        reason: "choose at least \(least)" + (hasImages ? " (an image has \(patches) patches) or a larger --patch" : "")
+      )
     }
     let final = Self.directory(in: directory, sequenceLength: sequenceLength, patch: patch)
     let partial = final + ".partial"

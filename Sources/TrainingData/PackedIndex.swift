@@ -63,7 +63,8 @@ public struct PackedIndexDescription: Hashable, Sendable, Codable {
     let path = folder + "/" + fileName
     guard FileManager.default.fileExists(atPath: path) else {
       throw .noIndex(
-        directory: directory, sequenceLength: sequenceLength, patch: patch, available: shapes(in: directory).map(\.description))
+        directory: directory, sequenceLength: sequenceLength, patch: patch,
+        available: shapes(in: directory).map(\.description))
     }
     let found: PackedIndexDescription = try JSONFile.read(path)
     guard found.format == formatName, found.version == currentVersion, found.sequenceLength == sequenceLength,

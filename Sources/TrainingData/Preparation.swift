@@ -24,13 +24,14 @@ public struct PreparationSettings: Hashable, Sendable {
   public var patch: Int
   /// Leave out samples that are invalid instead of stopping at the first; they are counted.
   public var skipInvalid: Bool
-  /// Text that a tokenizer is trained on, at most.
-  public var tokenizerSampleBytes: Int
+  /// Text that a tokenizer is trained on, at most: 1 KiB per piece unless told. A choice spread evenly over the
+  /// sources is made where there is more.
+  public var tokenizerSampleBytes: Int?
 
   public init(
     output: String, images: [String] = [], text: [String] = [], validationImages: [String] = [],
     validationText: [String] = [], vocabulary: Vocabulary = .trained(pieces: 4096), imageSize: Int = 32,
-    sequenceLength: Int = 256, patch: Int = 4, skipInvalid: Bool = false, tokenizerSampleBytes: Int = 1 << 24
+    sequenceLength: Int = 256, patch: Int = 4, skipInvalid: Bool = false, tokenizerSampleBytes: Int? = nil
   ) {
     self.output = output
     self.images = images
@@ -121,7 +122,7 @@ public struct Preparation {
     switch settings.vocabulary {
     case .file(let path): return try Tokenizer.load(path: path)
     case .trained(let pieces):
-      var sample = TextSample(mostBytes: settings.tokenizerSampleBytes)
+      var sample = TextSample(mostBytes: settings.tokenizerSampleBytes ?? pieces * 1024)
       for source in DataSource.allCases {
         // Images are not decoded here, so only their captions can be found invalid.
         _ = try forEachBatch(settings.files(source, .train), source, phase: "reading text for the tokenizer") {

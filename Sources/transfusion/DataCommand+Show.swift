@@ -45,7 +45,8 @@ extension DataCommand {
         (sequenceLength ?? shape.sequenceLength) == shape.sequenceLength && (patch ?? shape.patch) == shape.patch
       }
       if fitting.count == 1 { return fitting[0] }
-      if fitting.isEmpty, let length = sequenceLength ?? all.first?.sequenceLength, let patch = patch ?? all.first?.patch
+      if fitting.isEmpty, let length = sequenceLength ?? all.first?.sequenceLength,
+        let patch = patch ?? all.first?.patch
       {
         return PackedIndexDescription.Shape(sequenceLength: length, patch: patch)  // opening it names the remedy
       }
