@@ -114,7 +114,7 @@ let package = Package(
     .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
     .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel"]),
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel", "Digests"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "CHDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
     .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker"]),

@@ -27,7 +27,7 @@ extension HDF5File {
       var visits = 0
       while let (path, depth) = pending.popLast() {
         visits += 1
-        guard depth <= Self.depthLimit && visits <= Self.childLimit && found.count <= Self.childLimit else {
+        guard depth <= Self.depthLimit && visits <= Self.groupLimit && found.count <= Self.childLimit else {
           throw .refused(file: file, object: path, reason: "nests or holds too many groups")
         }
         for child in try listing(path.isEmpty ? "/" : path) {

@@ -18,6 +18,8 @@ public final class HDF5File {
   public static let childLimit = 1 << 20
   /// Most nested groups that a listing enters.
   public static let depthLimit = 32
+  /// Most groups that a listing enters in all: hard links can make few look like many.
+  public static let groupLimit = 4096
   /// Longest string attribute that is read, in bytes.
   public static let stringLimitBytes = 1 << 20
 

@@ -2,13 +2,13 @@ import CHDF5
 import Synchronization
 
 /// The library's global lock: HDF5 builds differ in thread safety, so one call chain at a time is inside.
-enum HDF5Library {
+package enum HDF5Library {
   private static let lock = Mutex(false)
 
   /// Runs `body` with the library started, silent, and held by the calling thread alone.
   ///
   /// Not recursive: public functions take it, private ones do not.
-  static func locked<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result
+  package static func locked<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result
   {
     try lock.withLock { started throws(Failure) -> Result in
       if !started {

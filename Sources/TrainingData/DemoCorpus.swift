@@ -68,7 +68,7 @@ public struct DemoCorpus: Hashable, Sendable {
       if number % 64 == 0 {
         progress(
           PreparationProgress(
-            phase: "drawing emoji", completed: UInt64(number), total: UInt64(emoji.count), items: UInt64(number)))
+            phase: "drawing emoji", unit: .documents, completed: UInt64(number), total: UInt64(emoji.count)))
       }
       guard let drawing = try font.drawing(codePoints: one.codePoints) else { continue }
       let key = "emoji-" + one.codePoints.map { String($0, radix: 16) }.joined(separator: "-")
@@ -107,8 +107,7 @@ public struct DemoCorpus: Hashable, Sendable {
         if line % 8192 == 0 {
           progress(
             PreparationProgress(
-              phase: "reading WordNet", completed: finished + reader.offset, total: total,
-              items: UInt64(counts.trainText + counts.validationText)))
+              phase: "reading WordNet", unit: .bytes, completed: finished + reader.offset, total: total))
         }
         guard let text = Self.definition(record) else { continue }
         let json = JSONLine.record(text: text)

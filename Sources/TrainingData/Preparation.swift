@@ -130,9 +130,14 @@ public struct Preparation {
           for item in batch { sample.offer(item.text) }
         }
       }
-      progress(PreparationProgress(phase: "training the tokenizer", completed: 0, total: 1, items: 0))
+      progress(
+        PreparationProgress(
+          phase: "training the tokenizer", unit: .bytes, completed: 0, total: UInt64(sample.sizeBytes)))
       let tokenizer = try Tokenizer.train(vocabulary: pieces, on: sample)
-      progress(PreparationProgress(phase: "training the tokenizer", completed: 1, total: 1, items: UInt64(pieces)))
+      progress(
+        PreparationProgress(
+          phase: "training the tokenizer", unit: .bytes, completed: UInt64(sample.sizeBytes),
+          total: UInt64(sample.sizeBytes)))
       return tokenizer
     }
   }
@@ -184,7 +189,6 @@ public struct Preparation {
     var total: UInt64 = 0
     for file in files { total += try FileReader(path: file).sizeBytes }
     var finished: UInt64 = 0
-    var items: UInt64 = 0
     var skipped: UInt64 = 0
     for file in files {
       var reader = try SourceReader(path: file, source: source)
@@ -205,9 +209,8 @@ public struct Preparation {
         }
         if !more || batch.count >= 1024 || batchBytes >= 1 << 26 {
           try body(batch)
-          items += UInt64(batch.count)
           progress(
-            PreparationProgress(phase: phase, completed: finished + reader.offset, total: total, items: items))
+            PreparationProgress(phase: phase, unit: .bytes, completed: finished + reader.offset, total: total))
           batch.removeAll(keepingCapacity: true)
           batchBytes = 0
         }

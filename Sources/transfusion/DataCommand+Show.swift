@@ -17,10 +17,14 @@ extension DataCommand {
     @Flag(help: "Draw images with coloured half blocks even where the output is no terminal.") var draw = false
 
     func run() throws {
+      try DataCommand.reported { try show(progress: $0) }
+    }
+
+    private func show(progress: @escaping (PreparationProgress) -> Void) throws {
       let shape = try shape()
       let dataset = try TrainingDataset.open(
         directory: directory, sequenceLength: shape.sequenceLength, patch: shape.patch)
-      if verify { try dataset.verify(progress: DataCommand.progress()) }
+      if verify { try dataset.verify(progress: progress) }
       print(DataSummary.text(dataset))
       let tokenizer = try dataset.loadTokenizer()
       let drawing = draw || isatty(STDOUT_FILENO) == 1

@@ -9,14 +9,24 @@ struct DataCommand: ParsableCommand {
     abstract: "Prepares training data and looks at it.",
     subcommands: [Demo.self, Prepare.self, Index.self, Show.self])
 
-  /// Draws progress on standard error. All work of these commands is on one thread.
-  static func progress() -> (PreparationProgress) -> Void {
-    var last = ""
-    return { progress in
-      let percent = progress.total == 0 ? 100 : progress.completed * 100 / progress.total
-      let line = "\(progress.phase): \(percent) %"
-      if line != last { FileHandle.standardError.write(Data("\r\u{1B}[K\(line)".utf8)) }
-      last = line
+  /// Runs `body` with progress on standard error; a data error goes there as one line, with its exit code.
+  static func reported<Result>(_ body: (@escaping (PreparationProgress) -> Void) throws -> Result) throws -> Result {
+    var phase = ""
+    var line: ProgressLine?
+    defer { line?.finish() }
+    do {
+      return try body { progress in
+        if progress.phase != phase {
+          line?.finish()
+          phase = progress.phase
+          line = ProgressLine(phase, unit: progress.unit == .bytes ? .bytes : .count("documents"))
+        }
+        line?.update(done: progress.completed, of: progress.total)
+      }
+    } catch let error as DataError {
+      line?.finish()
+      FileHandle.standardError.write(Data("Error: \(error)\n".utf8))
+      throw error.exitCode
     }
   }
 
@@ -29,7 +39,7 @@ struct DataCommand: ParsableCommand {
     var output: String
 
     func run() throws {
-      let counts = try DemoCorpus().write(to: output, progress: DataCommand.progress())
+      let counts = try DataCommand.reported { try DemoCorpus().write(to: output, progress: $0) }
       print(
         """
         \(output)
@@ -67,8 +77,10 @@ struct DataCommand: ParsableCommand {
         output: out, images: images, text: text, validationImages: validationImages, validationText: validationText,
         vocabulary: tokenizer.map { .file($0) } ?? .trained(pieces: vocabulary), imageSize: imageSize,
         sequenceLength: sequenceLength, patch: patch, skipInvalid: skipInvalid)
-      _ = try Preparation.run(settings, progress: DataCommand.progress())
-      let dataset = try TrainingDataset.open(directory: out, sequenceLength: sequenceLength, patch: patch)
+      let dataset = try DataCommand.reported { progress in
+        _ = try Preparation.run(settings, progress: progress)
+        return try TrainingDataset.open(directory: out, sequenceLength: sequenceLength, patch: patch)
+      }
       print(DataSummary.text(dataset))
     }
   }
@@ -82,10 +94,25 @@ struct DataCommand: ParsableCommand {
     @Option(help: "Height and width of a patch.") var patch: Int
 
     func run() throws {
-      _ = try PackedIndexDescription.build(
-        directory: directory, sequenceLength: sequenceLength, patch: patch, progress: DataCommand.progress())
-      let dataset = try TrainingDataset.open(directory: directory, sequenceLength: sequenceLength, patch: patch)
+      let dataset = try DataCommand.reported { progress in
+        _ = try PackedIndexDescription.build(
+          directory: directory, sequenceLength: sequenceLength, patch: patch, progress: progress)
+        return try TrainingDataset.open(directory: directory, sequenceLength: sequenceLength, patch: patch)
+      }
       print(DataSummary.text(dataset))
+    }
+  }
+}
+
+extension DataError {
+  /// The exit code that scripts can tell the class of an error by.
+  var exitCode: ExitCode {
+    switch self {
+    case .impossible, .outputExists: ExitCode(64)
+    case .io: ExitCode(74)
+    case .unusableSource, .malformedArchive, .invalidSample, .invalidLine, .invalidImage, .tokenizer, .notPrepared,
+      .damaged, .noIndex, .missingPackage:
+      ExitCode(65)
     }
   }
 }

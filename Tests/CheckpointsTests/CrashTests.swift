@@ -1,0 +1,71 @@
+import Checkpoints
+import ClusterModel
+import Foundation
+import Testing
+
+@Suite struct CrashTests {
+  private static let writing = CheckpointStage.allCases.filter { $0 != .manifestRemoved }
+
+  /// Whenever the writer stops, the checkpoint before is whole or the new one is; then writing works again.
+  @Test(arguments: writing)
+  func aCrashWhileWritingLosesNothingCommitted(stage: CheckpointStage) throws {
+    let directory = try TemporaryDirectory()
+    let store = CheckpointStore(directory: directory("checkpoints"))
+    try Sample.write(store, step: 10)
+    var crashing = store
+    crashing.atStage = { reached throws(CheckpointError) in
+      if reached == stage { throw CheckpointError.interrupted(reached) }
+    }
+    #expect(throws: CheckpointError.interrupted(stage)) { try Sample.write(crashing, step: 20) }
+
+    let isIn = stage == .manifestRenamed || stage == .committed
+    let found = try store.newestValid(expecting: Sample.expecting)
+    #expect(found.manifest.step == (isIn ? 20 : 10))
+    #expect(try Sample.isWhole(store, found.manifest))
+    #expect(found.rejected == (isIn ? [] : [.damaged(step: 20, file: "manifest.json", problem: .missing)]))
+    #expect(try store.removeUncommitted() == (isIn ? [] : [20]))
+    if !isIn { try Sample.write(store, step: 20) }
+    _ = try store.verify(step: 20, expecting: Sample.expecting)
+  }
+
+  /// The second part stops, at every stage that a part has: the first part alone is no checkpoint.
+  @Test func onePartIsNoCheckpoint() throws {
+    let directory = try TemporaryDirectory()
+    let store = CheckpointStore(directory: directory("checkpoints"))
+    _ = try store.writePart(
+      step: 3, file: "worker-0001.h5", tensors: [TensorSource(path: "/a", shape: [], values: [1])])
+    #expect(try !store.isCommitted(3))
+    #expect(throws: CheckpointError.self) { try store.newestValid() }
+    guard case .uncommitted = try #require(try store.list().first).state else {
+      Issue.record("not shown as uncommitted")
+      return
+    }
+    #expect(try store.removeUncommitted(except: [3]) == [])
+    #expect(try store.removeUncommitted() == [3])
+    #expect(try Damage.names(store.directory) == [])
+  }
+
+  @Test func aCrashWhileRemovingLeavesNoHalfCheckpoint() throws {
+    let directory = try TemporaryDirectory()
+    var store = CheckpointStore(directory: directory("checkpoints"))
+    for step in [Step(10), 20, 30] { try Sample.write(store, step: step) }
+    store.atStage = { reached throws(CheckpointError) in throw CheckpointError.interrupted(reached) }
+    #expect(throws: CheckpointError.interrupted(.manifestRemoved)) {
+      try store.applyRetention(keepLast: 1, keepEvery: nil)
+    }
+    store.atStage = nil
+    #expect(try !store.isCommitted(10))
+    #expect(try store.removeUncommitted() == [10])
+    #expect(try store.newestValid().manifest.step == 30)
+    #expect(try store.applyRetention(keepLast: 1, keepEvery: nil) == [20])
+  }
+
+  @Test func unfinishedFilesBesideCommittedOnesAreRemoved() throws {
+    let directory = try TemporaryDirectory()
+    let store = CheckpointStore(directory: directory("checkpoints"))
+    try Sample.write(store, step: 10)
+    try Damage.put([1], store.directory(of: 10) + "/worker-0007.h5.partial")
+    #expect(try store.removeUncommitted() == [])
+    _ = try store.verify(step: 10)
+  }
+}
