@@ -74,6 +74,7 @@ let package = Package(
 
     // Input and output.
     .target(name: "HDF5", dependencies: ["CHDF5"]),
+    .target(name: "ModelVerification", dependencies: ["TransfusionModel", "Compute", "Optimizers", "HDF5"]),
     .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem", "Digests"]),
     .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem", .product(name: "Logging", package: "swift-log")]),
     .target(name: "Collectives", dependencies: ["ClusterModel", "Compute"]),
@@ -99,7 +100,8 @@ let package = Package(
       name: "transfusion",
       dependencies: [
         "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute",
-        "TransfusionModel", "Optimizers", "TrainingData", "Configuration", "Coordinator", "Worker", "Randomness", "CSystem",
+        "TransfusionModel", "ModelVerification", "Optimizers", "TrainingData", "Configuration", "Coordinator", "Worker",
+        "Randomness", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -113,12 +115,12 @@ let package = Package(
       name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules", "Wire"], exclude: ["Scenarios"]),
     .testTarget(name: "RandomnessTests", dependencies: ["Randomness"]),
     .testTarget(name: "ComputeTests", dependencies: ["Compute", "KernelInterface", "Randomness"] + kernelDependencies),
-    .testTarget(name: "TransfusionModelTests", dependencies: ["TransfusionModel", "Compute", "Randomness", "HDF5", "Optimizers"], resources: [.copy("Fixtures")]),
+    .testTarget(name: "TransfusionModelTests", dependencies: ["TransfusionModel", "ModelVerification", "Compute", "Randomness"], resources: [.copy("Fixtures")]),
     .testTarget(name: "OptimizersTests", dependencies: ["Optimizers", "Compute"]),
     .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
     .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel", "CZeroMQ"]),
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel", "Compute"]),
-    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "ClusterModel", "Digests"]),
+    .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "CHDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
     .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker"]),

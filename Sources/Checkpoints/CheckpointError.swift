@@ -26,6 +26,8 @@ public indirect enum CheckpointError: Error, Equatable, Sendable, CustomStringCo
 
   public var description: String {
     switch self {
+    case .damaged(let step, CheckpointNames.manifest, .missing):
+      "checkpoint of step \(step): \(CheckpointNames.manifest) is missing: it was never committed, or somebody removed it"
     case .damaged(let step, let file, let problem): "checkpoint of step \(step): \(file) \(problem)"
     case .noCheckpoint(let directory):
       "no checkpoint in \(directory); give the run directory or its checkpoints folder, or start a new run"

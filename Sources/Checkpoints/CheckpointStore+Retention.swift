@@ -42,6 +42,16 @@ extension CheckpointStore {
     return entries
   }
 
+  /// The newest step that has a manifest; its content is not looked at.
+  public func newestCommitted() throws(CheckpointError) -> Step {
+    let steps = try steps()
+    for step in steps.reversed() where try isCommitted(step) { return step }
+    guard !steps.isEmpty else { throw .noCheckpoint(directory: directory) }
+    throw .noneUsable(
+      directory: directory,
+      rejected: steps.map { .damaged(step: $0, file: CheckpointNames.manifest, problem: .missing) })
+  }
+
   /// Removes committed checkpoints that are neither among the last `keepLast` nor multiples of `keepEvery`.
   ///
   /// The newest valid checkpoint always stays, whatever its step: while newer ones are damaged it is the one to

@@ -39,7 +39,9 @@ struct AttentionPlan {
       let range = keys.range(key)
       for tile in queryTiles(in: range) { furthest = max(furthest, reach[tile].upperBound) }
       let end = range.upperBound
-      let crossed = furthest > end || queryTiles(in: end..<queries.total).contains { reach[$0].lowerBound < end }
+      // Behind the last row lies no tile, even where the last one is not full.
+      let later = end < queries.total ? queryTiles(in: end..<queries.total) : 0..<0
+      let crossed = furthest > end || later.contains { reach[$0].lowerBound < end }
       if !crossed {
         segments.append(start..<end)
         start = end

@@ -14,6 +14,8 @@ public final class ReferenceDevice: Device {
   }
 
   public let rounding: Rounding
+  /// Bytes of every tensor allocated so far, counted in their element types; freed ones included.
+  public private(set) var requestedBytes = 0
   private var queue: [() -> Void] = []
 
   public init(rounding: Rounding = .none) { self.rounding = rounding }
@@ -32,6 +34,7 @@ public final class ReferenceDevice: Device {
 
   public func allocate(_ type: ElementType, _ shape: [Int]) throws(DeviceError) -> Tensor {
     precondition(shape.allSatisfy { $0 >= 0 }, "a negative dimension")
+    requestedBytes += shape.reduce(1, *) * type.sizeBytes
     return Tensor(storage: ReferenceStorage(type: type, count: shape.reduce(1, *)), offset: 0, shape: shape)
   }
 

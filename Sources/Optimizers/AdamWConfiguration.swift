@@ -28,7 +28,7 @@ public struct AdamWConfiguration: Hashable, Sendable, Codable {
   /// - Parameters:
   ///   - step: counted from 0; the moments are corrected for step + 1 updates.
   ///   - decays: whether the tensor is one that decays (`ParameterSpecification.decays`).
-  public func update(step: UInt64, learningRate: Double, gradientScale: Float, decays: Bool) -> AdamWStep {
+  public func step(_ step: UInt64, learningRate: Double, gradientScale: Float, decays: Bool) -> AdamWStep {
     AdamWStep(
       learningRate: Float(learningRate), beta1: Float(beta1), beta2: Float(beta2), epsilon: Float(epsilon),
       weightDecay: decays || decayNormsAndBiases ? Float(weightDecay) : 0, gradientScale: gradientScale,
@@ -47,16 +47,13 @@ public struct AdamWConfiguration: Hashable, Sendable, Codable {
   }
 }
 
-/// The factor that brings the global gradient norm down to its bound (torch.nn.utils.clip_grad_norm_).
-public struct ClipScale: Hashable, Sendable {
-  /// What every gradient is multiplied by: min(1, clip / (norm + 1e-6)).
-  public let factor: Float
-  /// The norm before clipping.
-  public let norm: Double
-
-  /// - Parameter gradientSumOfSquares: over all tensors of the model, added in tensor order.
-  public init(gradientSumOfSquares: Double, clipNorm: Double) {
-    norm = gradientSumOfSquares.squareRoot()
-    factor = Float(min(1, clipNorm / (norm + 1e-6)))
+/// Clipping of the gradients by their global norm (torch.nn.utils.clip_grad_norm_).
+public enum ClipScale {
+  /// What every gradient is multiplied by: min(1, limit / (norm + 1e-6)).
+  /// - Parameters:
+  ///   - sumOfSquares: over all tensors of the model, added in tensor order.
+  ///   - limit: largest norm that is left alone.
+  public static func scale(sumOfSquares: Double, limit: Double) -> Float {
+    Float(min(1, limit / (sumOfSquares.squareRoot() + 1e-6)))
   }
 }

@@ -63,7 +63,7 @@ public struct PackedIndexDescription: Hashable, Sendable, Codable {
     let path = folder + "/" + fileName
     guard FileManager.default.fileExists(atPath: path) else {
       throw .noIndex(
-        directory: directory, sequenceLength: sequenceLength, patch: patch, available: available(in: directory))
+        directory: directory, sequenceLength: sequenceLength, patch: patch, available: shapes(in: directory).map(\.description))
     }
     let found: PackedIndexDescription = try JSONFile.read(path)
     guard found.format == formatName, found.version == currentVersion, found.sequenceLength == sequenceLength,
@@ -76,11 +76,27 @@ public struct PackedIndexDescription: Hashable, Sendable, Codable {
     return found
   }
 
-  /// The shapes a documents directory has indexes for, in words.
-  public static func available(in directory: String) -> [String] {
+  /// What sequences of an index look like.
+  public struct Shape: Hashable, Sendable, CustomStringConvertible {
+    public var sequenceLength: Int
+    public var patch: Int
+    public init(sequenceLength: Int, patch: Int) {
+      self.sequenceLength = sequenceLength
+      self.patch = patch
+    }
+    public var description: String { "length \(sequenceLength) patch \(patch)" }
+  }
+
+  /// The shapes that a documents directory has indexes for, ascending.
+  public static func shapes(in directory: String) -> [Shape] {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
-    return names.sorted().filter { $0.hasPrefix(directoryPrefix) && !$0.hasSuffix(".partial") }
-      .map { String($0.dropFirst(directoryPrefix.count)).replacing("length", with: "length ").replacing("-patch", with: " patch ") }
+    return names.compactMap { name in
+      guard let found = name.wholeMatch(of: /index-length([0-9]{1,9})-patch([0-9]{1,9})/),
+        let length = Int(found.1), let patch = Int(found.2)
+      else { return nil }
+      return Shape(sequenceLength: length, patch: patch)
+    }
+    .sorted { ($0.sequenceLength, $0.patch) < ($1.sequenceLength, $1.patch) }
   }
 }
 

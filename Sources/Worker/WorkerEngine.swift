@@ -61,7 +61,7 @@ final class WorkerEngine: @unchecked Sendable {
     return Hello(
       worker: nil, host: ProcessInfo.processInfo.hostName, processID: ProcessInfo.processInfo.processIdentifier,
       threads: UInt32(options.threads), memoryLimitBytes: UInt64(options.memoryLimitBytes),
-      deviceFingerprint: device.fingerprint, gigaflopsPerSecond: device.measureGigaflops(), dataEndpoint: dataEndpoint)
+      deviceFingerprint: device.fingerprint, gigaflopsPerSecond: try CPUDevice.measureGigaflops(threads: options.threads), dataEndpoint: dataEndpoint)
   }
 
   /// Takes the run's configuration and starts the compute thread.

@@ -52,7 +52,7 @@ public final class WorkerProcess {
   private let engine: WorkerEngine
   private let clock = ContinuousClock()
 
-  private var run = RunID("")
+  private var runID = RunID("")
   private var generation = Generation(0)
   private var worker: WorkerID?
   private var saidLeaving = false
@@ -83,7 +83,7 @@ public final class WorkerProcess {
       for envelope in try client.poll(timeoutMilliseconds: Self.pollMilliseconds) {
         // Before the welcome the run is unknown; afterwards every message must be of this run and of no
         // older generation.
-        guard envelope.sender == .coordinator, !joined || envelope.run == run, envelope.generation >= generation else { continue }
+        guard envelope.sender == .coordinator, !joined || envelope.run == runID, envelope.generation >= generation else { continue }
         lastHeard = clock.now
         if let outcome = try handle(envelope) { return outcome }
         if worker != nil { joined = true }
@@ -115,7 +115,7 @@ public final class WorkerProcess {
   private func send(_ message: ControlMessage) {
     let sender: Envelope.Sender = worker.map { .worker($0) } ?? .candidate
     do {
-      try client.send(Envelope(run: run, generation: generation, sender: sender, message: message))
+      try client.send(Envelope(run: runID, generation: generation, sender: sender, message: message))
     } catch {
       // Not fatal by itself: if the coordinator is gone its silence will say so.
       log.debug("could not send to the coordinator: \(error)")
@@ -127,10 +127,10 @@ public final class WorkerProcess {
     case .welcome(let welcome):
       guard worker == nil else { return nil }
       worker = welcome.worker
-      run = envelope.run
+      runID = envelope.run
       generation = envelope.generation
       try engine.configure(welcome, run: envelope.run)
-      log.info("joined run \(run.text.prefix(8)) as \(welcome.worker)")
+      log.info("joined run \(runID.text.prefix(8)) as \(welcome.worker)")
     case .refused(let reason):
       throw WorkerError.refused(reason: reason)
     case .prepare(let prepare):

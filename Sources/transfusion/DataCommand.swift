@@ -9,14 +9,12 @@ struct DataCommand: ParsableCommand {
     abstract: "Prepares training data and looks at it.",
     subcommands: [Demo.self, Prepare.self, Index.self, Show.self])
 
-  /// Draws progress on standard error. All work of these commands is on one thread.
-  static func progress() -> (PreparationProgress) -> Void {
-    var last = ""
-    return { progress in
-      let percent = progress.total == 0 ? 100 : progress.completed * 100 / progress.total
-      let line = "\(progress.phase): \(percent) %"
-      if line != last { FileHandle.standardError.write(Data("\r\u{1B}[K\(line)".utf8)) }
-      last = line
+  /// Runs work that reports what it does, and shows it on standard error.
+  static func withProgress<Value>(_ body: ((PreparationProgress) -> Void) throws -> Value) rethrows -> Value {
+    let line = ProgressLine("data")
+    defer { line.finish() }
+    return try body { progress in
+      line.update("\(progress.phase): \(progress.total == 0 ? 100 : progress.completed * 100 / progress.total) %")
     }
   }
 
@@ -29,7 +27,7 @@ struct DataCommand: ParsableCommand {
     var output: String
 
     func run() throws {
-      let counts = try DemoCorpus().write(to: output, progress: DataCommand.progress())
+      let counts = try DataCommand.withProgress { try DemoCorpus().write(to: output, progress: $0) }
       print(
         """
         \(output)
@@ -67,7 +65,7 @@ struct DataCommand: ParsableCommand {
         output: out, images: images, text: text, validationImages: validationImages, validationText: validationText,
         vocabulary: tokenizer.map { .file($0) } ?? .trained(pieces: vocabulary), imageSize: imageSize,
         sequenceLength: sequenceLength, patch: patch, skipInvalid: skipInvalid)
-      _ = try Preparation.run(settings, progress: DataCommand.progress())
+      try DataCommand.withProgress { _ = try Preparation.run(settings, progress: $0) }
       let dataset = try TrainingDataset.open(directory: out, sequenceLength: sequenceLength, patch: patch)
       print(DataSummary.text(dataset))
     }
@@ -82,8 +80,10 @@ struct DataCommand: ParsableCommand {
     @Option(help: "Height and width of a patch.") var patch: Int
 
     func run() throws {
-      _ = try PackedIndexDescription.build(
-        directory: directory, sequenceLength: sequenceLength, patch: patch, progress: DataCommand.progress())
+      try DataCommand.withProgress {
+        _ = try PackedIndexDescription.build(
+          directory: directory, sequenceLength: sequenceLength, patch: patch, progress: $0)
+      }
       let dataset = try TrainingDataset.open(directory: directory, sequenceLength: sequenceLength, patch: patch)
       print(DataSummary.text(dataset))
     }

@@ -41,31 +41,6 @@ enum StandardError {
   static func write(_ line: String) { FileHandle.standardError.write(Data((line + "\n").utf8)) }
 }
 
-/// Runs a command's body; prints what it throws as one line on standard error and exits with its class.
-func reporting<Value>(_ body: () throws -> Value) throws -> Value {
-  do {
-    return try body()
-  } catch let code as ExitCode {
-    throw code
-  } catch {
-    let failure = classified(error)
-    StandardError.write("error: \(failure.message)")
-    throw ExitCode(failure.status.rawValue)
-  }
-}
-
-func reporting<Value>(_ body: () async throws -> Value) async throws -> Value {
-  do {
-    return try await body()
-  } catch let code as ExitCode {
-    throw code
-  } catch {
-    let failure = classified(error)
-    StandardError.write("error: \(failure.message)")
-    throw ExitCode(failure.status.rawValue)
-  }
-}
-
 /// Runs blocking work on a thread of its own, so that the executor's threads stay free.
 func onThread<Value: Sendable>(_ name: String, _ body: @escaping @Sendable () throws -> Value) async throws -> Value {
   try await withCheckedThrowingContinuation { continuation in

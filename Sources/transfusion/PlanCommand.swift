@@ -33,21 +33,19 @@ struct PlanCommand: ParsableCommand {
   }
 
   func run() throws {
-    try reporting {
-      let loaded = try configuration.load()
-      let planning = PlanningInput(loaded, limits: loaded.assumedLimits)
-      let capacities = (1...UInt32(workers)).map {
-        WorkerCapacity(worker: WorkerID($0), gigaflopsPerSecond: gigaflops, memoryLimitBytes: memoryLimit ?? .max)
-      }
-      let decision = try Planner.plan(
-        units: planning.units, workers: capacities, stages: loaded.parallelism.stages == 0 ? nil : loaded.parallelism.stages,
-        shape: loaded.shape, schedule: loaded.parallelism.schedule, memory: planning.memory)
-      print(
-        PlanReport.render(
-          decision, units: planning.units, shape: loaded.shape, tokensPerStep: loaded.elementsPerStep,
-          totalSteps: loaded.run.steps),
-        terminator: "")
+    let loaded = try configuration.load()
+    let planning = PlanningInput(loaded, limits: loaded.assumedLimits)
+    let capacities = (1...UInt32(workers)).map {
+      WorkerCapacity(worker: WorkerID($0), gigaflopsPerSecond: gigaflops, memoryLimitBytes: memoryLimit ?? .max)
     }
+    let decision = try Planner.plan(
+      units: planning.units, workers: capacities, stages: loaded.parallelism.stages == 0 ? nil : loaded.parallelism.stages,
+      shape: loaded.shape, schedule: loaded.parallelism.schedule, memory: planning.memory)
+    print(
+      PlanReport.render(
+        decision, units: planning.units, shape: loaded.shape, tokensPerStep: loaded.elementsPerStep,
+        totalSteps: loaded.run.steps),
+      terminator: "")
   }
 }
 

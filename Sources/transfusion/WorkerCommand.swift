@@ -42,21 +42,19 @@ struct WorkerJoin: AsyncParsableCommand {
   }
 
   func run() async throws {
-    try await reporting {
-      if exitWithParent { ParentProcess.exitWithIt() }
-      let log = logging.logger("worker")
-      let stop = StopRequest(announcement: "Asking the coordinator to stop the run; a checkpoint is written first.")
-      var options = WorkerOptions(
-        address: address, threads: resources.effectiveThreads, memoryLimitBytes: resources.effectiveMemoryLimit,
-        pin: resources.pin, dataListen: dataListen, allowPlaintext: insecurePlaintext)
-      options.joinTimeoutSeconds = joinTimeout
-      let outcome = try await stop.watching { [options] in
-        try await onThread("control") {
-          try WorkerProcess(options, log: log) { stop.isRequested }.run()
-        }
+    if exitWithParent { ParentProcess.exitWithIt() }
+    let log = logging.logger("worker")
+    let stop = StopRequest(announcement: "Asking the coordinator to stop the run; a checkpoint is written first.")
+    var options = WorkerOptions(
+      address: address, threads: resources.effectiveThreads, memoryLimitBytes: resources.effectiveMemoryLimit,
+      pin: resources.pin, dataListen: dataListen, allowPlaintext: insecurePlaintext)
+    options.joinTimeoutSeconds = joinTimeout
+    let outcome = try await stop.watching { [options] in
+      try await onThread("control") {
+        try WorkerProcess(options, log: log) { stop.isRequested }.run()
       }
-      if case .requeue(let reason) = outcome, !stop.isRequested { throw CommandFailure(.requeue, reason) }
     }
+    if case .requeue(let reason) = outcome, !stop.isRequested { throw CommandFailure(.requeue, reason) }
   }
 }
 

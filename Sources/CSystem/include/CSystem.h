@@ -1,3 +1,5 @@
+#include "crc32c.h"
 #include "durability.h"
-#include "sha256.h"
 #include "processes.h"
+#include "sha256.h"
+#include "wakeup.h"

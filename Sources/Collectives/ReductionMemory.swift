@@ -1,0 +1,35 @@
+import Compute
+
+/// The little that a tree reduction needs of memory: float32 blocks that can be added.
+///
+/// The device is one; plain arrays are another, so that the order of sums can be tested by itself.
+public protocol ReductionMemory {
+  associatedtype Block
+  /// A new block of so many elements.
+  func makeBlock(elements: Int) throws -> Block
+  /// destination[at...] = destination[at...] + source[at...], element by element.
+  func add(_ source: Block, at sourceOffset: Int, to destination: Block, at offset: Int, count: Int)
+  func copy(_ source: Block, at sourceOffset: Int, to destination: Block, at offset: Int, count: Int)
+  func download(_ block: Block, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws
+  /// The bytes are copied before this returns.
+  func upload(_ bytes: UnsafeRawBufferPointer, to block: Block, at offset: Int)
+}
+
+/// Blocks that are tensors of a device.
+struct DeviceMemory: ReductionMemory {
+  let device: any Device
+
+  func makeBlock(elements: Int) throws -> Tensor { try device.allocate(.float32, [elements]) }
+  func add(_ source: Tensor, at sourceOffset: Int, to destination: Tensor, at offset: Int, count: Int) {
+    device.add(source.slice(at: sourceOffset, shape: [count]), to: destination.slice(at: offset, shape: [count]))
+  }
+  func copy(_ source: Tensor, at sourceOffset: Int, to destination: Tensor, at offset: Int, count: Int) {
+    device.copy(source.slice(at: sourceOffset, shape: [count]), to: destination.slice(at: offset, shape: [count]))
+  }
+  func download(_ block: Tensor, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws {
+    try device.download(block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]), into: bytes)
+  }
+  func upload(_ bytes: UnsafeRawBufferPointer, to block: Tensor, at offset: Int) {
+    device.upload(bytes, to: block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]))
+  }
+}

@@ -1,0 +1,48 @@
+import Wire
+
+/// Bounds of the data plane; all processes of a run use the same.
+public struct DataPlaneLimits: Sendable {
+  /// Payload of one message.
+  public var chunkBytes: Int
+  /// What one peer may have sent here that nobody has asked for yet.
+  public var windowBytes: Int
+  /// Copies that may wait to be sent, over all peers.
+  public var sendQueueBytes: Int
+  /// Silence after which `receive` gives up.
+  public var receiveTimeoutSeconds: Double
+
+  /// - Precondition: `chunkBytes` is in 1...1 MiB, and the window holds at least one chunk.
+  public init(
+    chunkBytes: Int = WireLimits.chunkBytes, windowBytes: Int = 32 << 20, sendQueueBytes: Int = 8 << 30,
+    receiveTimeoutSeconds: Double = 300
+  ) {
+    precondition((1...WireLimits.chunkBytes).contains(chunkBytes))
+    precondition(windowBytes >= chunkBytes + FrameHeader.sizeBytes)
+    self.chunkBytes = chunkBytes
+    self.windowBytes = windowBytes
+    self.sendQueueBytes = sendQueueBytes
+    self.receiveTimeoutSeconds = receiveTimeoutSeconds
+  }
+}
+
+/// What the data plane has seen since it was made.
+public struct DataPlaneCounters: Hashable, Sendable {
+  public var sentFrames: UInt64 = 0
+  public var sentBytes: UInt64 = 0
+  /// Chunks that were kept for a receiver, and their bytes.
+  public var receivedChunks: UInt64 = 0
+  public var receivedBytes: UInt64 = 0
+  /// Messages that are no frames of ours.
+  public var garbageMessages: UInt64 = 0
+  /// Frames of another run, or of a worker that has no part in the generation.
+  public var strangerFrames: UInt64 = 0
+  public var staleFrames: UInt64 = 0
+  /// Data of a newer generation than ours that nobody here had allowed to be sent.
+  public var earlyFrames: UInt64 = 0
+  /// Data that its sender was not allowed to send.
+  public var violations: UInt64 = 0
+  /// Greatest number of bytes that one peer had in the mailbox without being awaited.
+  public var heldBytesPeak: Int = 0
+  /// Bytes that wait to be sent or are being sent.
+  public var queuedBytes: Int = 0
+}

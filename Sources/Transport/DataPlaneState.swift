@@ -1,0 +1,47 @@
+import ClusterModel
+import Wire
+
+/// Who takes part in the present generation.
+struct Membership: Sendable {
+  let run: RunID
+  let tag: RunTag
+  let generation: Generation
+  let me: WorkerID
+  let peers: [WorkerID: Endpoint]
+}
+
+/// What the callers' threads ask of the I/O thread.
+enum DataPlaneCommand: Sendable {
+  case enter(Membership)
+  case send(OutboundFrame, to: WorkerID)
+  case want(FrameKey, from: WorkerID)
+  case grant(bytes: Int, to: WorkerID)
+  case stop
+}
+
+/// What callers and the I/O thread share, under one lock.
+struct DataPlaneState {
+  enum Start {
+    case pending
+    case listening(String)
+    case failed(TransportError)
+  }
+  var start = Start.pending
+  var commands: [DataPlaneCommand] = []
+  var membership: Membership?
+  var interruption: String?
+  var mailbox = Mailbox()
+  var counters = DataPlaneCounters()
+  var closed = false
+  var ended = false
+
+  /// The membership that a call belongs to: checked on entry and whenever the lock is taken again.
+  func member(_ generation: Generation? = nil, peer: WorkerID) throws(DataPlaneError) -> Membership {
+    if closed { throw .closed }
+    guard let membership else { throw .noGeneration }
+    if let generation, membership.generation != generation { throw .superseded(by: membership.generation) }
+    if let interruption { throw .interrupted(reason: interruption) }
+    guard membership.peers[peer] != nil else { throw .unknownPeer(peer, membership.generation) }
+    return membership
+  }
+}

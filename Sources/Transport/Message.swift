@@ -1,0 +1,59 @@
+import CZeroMQ
+
+/// One part of a ZeroMQ message; its memory goes back to the library with the last reference.
+///
+// Safe because a message has one user at a time: the I/O thread hands it over through a lock, and nobody
+// writes to it afterwards.
+final class Message: @unchecked Sendable {
+  /// On the heap: short contents lie inside the structure, whose address must not change while they are read.
+  let pointer: UnsafeMutablePointer<zmq_msg_t>
+
+  /// An empty part, to be received into.
+  init() {
+    pointer = .allocate(capacity: 1)
+    pointer.initialize(to: zmq_msg_t())
+    zmq_msg_init(pointer)
+  }
+
+  /// A part of `size` bytes, to be filled.
+  init(size: Int) {
+    pointer = .allocate(capacity: 1)
+    pointer.initialize(to: zmq_msg_t())
+    precondition(zmq_msg_init_size(pointer, size) == 0, "out of memory for a message of \(size) bytes")
+  }
+
+  convenience init(copying bytes: [UInt8]) {
+    self.init(size: bytes.count)
+    bytes.withUnsafeBytes(fill)
+  }
+  /// The first bytes of a block, not copied: the block lives until the library has sent them.
+  init(sending block: PooledBlock, count: Int) {
+    pointer = .allocate(capacity: 1)
+    pointer.initialize(to: zmq_msg_t())
+    let code = zmq_msg_init_data(
+      pointer, block.memory, count,
+      { _, hint in
+        if let hint { Unmanaged<PooledBlock>.fromOpaque(hint).release() }
+      }, Unmanaged.passRetained(block).toOpaque())
+    precondition(code == 0, "out of memory for a message")
+  }
+
+  deinit {
+    zmq_msg_close(pointer)
+    pointer.deallocate()
+  }
+
+  var count: Int { zmq_msg_size(pointer) }
+  var hasMore: Bool { zmq_msg_more(pointer) != 0 }
+
+  func withBytes<Value>(_ body: (UnsafeRawBufferPointer) -> Value) -> Value {
+    body(UnsafeRawBufferPointer(start: zmq_msg_data(pointer), count: count))
+  }
+  var mutableBytes: UnsafeMutableRawBufferPointer {
+    UnsafeMutableRawBufferPointer(start: zmq_msg_data(pointer), count: count)
+  }
+  private func fill(_ bytes: UnsafeRawBufferPointer) {
+    if !bytes.isEmpty { mutableBytes.copyMemory(from: bytes) }
+  }
+  var bytes: [UInt8] { withBytes { [UInt8]($0) } }
+}

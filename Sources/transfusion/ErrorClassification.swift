@@ -1,0 +1,67 @@
+import Checkpoints
+import Compute
+import Configuration
+import ControlPlane
+import Coordinator
+import Foundation
+import HDF5
+import ModelVerification
+import TrainingData
+import TransfusionModel
+import Transport
+import Worker
+
+/// The class of each error that reaches the command line: its exit code and its sentence.
+///
+/// - Returns: nil for errors that are not ours (those of the argument parser, which prints its own).
+func classified(_ error: any Error) -> CommandFailure? {
+  switch error {
+  case let failure as CommandFailure: failure
+  case let error as ConfigurationError: CommandFailure(.configuration, error.description)
+  case let error as ModelConfigurationError: CommandFailure(.configuration, "\(error)")
+  case let error as PlanError: CommandFailure(.configuration, error.description)
+  case let error as DataMismatch: CommandFailure(.data, error.description)
+  case let error as DataError: CommandFailure(error.isInputOutput ? .inputOutput : .data, "\(error)")
+  case let error as CheckpointError: CommandFailure(error.status, error.description)
+  case let error as HDF5Error: CommandFailure(.data, error.description)
+  case let error as ReferenceFileError: CommandFailure(.data, "\(error)")
+  case let error as TransportError: CommandFailure(.unavailable, error.description)
+  case let error as DataPlaneError: CommandFailure(.protocol, error.description)
+  case let error as CoordinatorError:
+    CommandFailure(ExitStatus(rawValue: error.exitCode) ?? .software, error.description)
+  case let error as WorkerError: CommandFailure(error.status, error.description)
+  case let error as DeviceError: CommandFailure(.configuration, error.description)
+  case let error as CocoaError: CommandFailure(.inputOutput, error.localizedDescription)
+  default: nil
+  }
+}
+
+extension CheckpointError {
+  var status: ExitStatus {
+    switch self {
+    case .damaged, .noCheckpoint, .noneUsable, .notFound: .noUsableCheckpoint
+    case .unknownTensor, .invalidPart, .alreadyCommitted: .usage
+    case .diskFull, .inputOutput, .library, .source, .interrupted: .inputOutput
+    }
+  }
+}
+
+extension DataError {
+  var isInputOutput: Bool {
+    // A path that is not there is wrong input; anything else the system refuses is its own class.
+    if case .io(_, _, let code) = self { return code != ENOENT && code != ENOTDIR }
+    return false
+  }
+}
+
+extension WorkerError {
+  var status: ExitStatus {
+    switch self {
+    case .unreachable: .unavailable
+    case .refused: .protocol
+    case .coordinatorLost: .requeue
+    case .stopped, .step: .software
+    case .data: .data
+    }
+  }
+}

@@ -1,0 +1,59 @@
+import ClusterModel
+import Configuration
+import Coordinator
+import Foundation
+import Logging
+import TrainingData
+import TransfusionModel
+
+/// Turns a configuration into what a coordinator is told, and runs one, with local workers or without.
+struct RunLauncher {
+  var configuration: RunConfiguration
+  var runDirectory: String
+  var listen: String
+  var allowPlaintext = false
+  /// Workers started on this host; 0 for a coordinator alone.
+  var localWorkers = 0
+  var resources = WorkerResourceOptions()
+  var log: Logger
+
+  /// Opens the data (so that a wrong configuration fails before anything is written) and describes the run.
+  func settings(resume: CoordinatorResume) throws -> CoordinatorSettings {
+    let source = try configuration.microbatchSource()
+    if configuration.validation.every > 0, source.validationMicrobatchCount == 0 {
+      throw CommandFailure(
+        .data,
+        "validation.every is \(configuration.validation.every), but \(configuration.data.directory) has no validation split: "
+          + "prepare it with --validation-images or --validation-text, or set validation.every to 0")
+    }
+    let planning = PlanningInput(configuration, limits: source.limits)
+    let schedule = configuration.learningRate
+    let parameters = configuration.model.parameters
+    var settings = CoordinatorSettings(
+      runDirectory: URL(filePath: runDirectory).standardizedFileURL.path, listen: listen,
+      configuration: configuration.yaml, identity: configuration.identity,
+      expectedWorkers: configuration.parallelism.workers,
+      stages: configuration.parallelism.stages == 0 ? nil : configuration.parallelism.stages,
+      schedule: configuration.parallelism.schedule, shape: configuration.shape, units: planning.units,
+      memory: planning.memory, tensorShapes: Dictionary(uniqueKeysWithValues: parameters.map { ($0.name, $0.shape) }),
+      totalSteps: configuration.run.steps, samplesPerStep: configuration.samplesPerStep,
+      tokensPerStep: configuration.elementsPerStep, dataFingerprint: source.dataset.fingerprint,
+      learningRate: { schedule.rate($0) },
+      denominators: { step in
+        let counts = try source.denominators(step: step)
+        return StepDenominators(targetTokens: UInt64(counts.targetTokens), images: UInt64(counts.images))
+      })
+    settings.precision = configuration.training.precision.rawValue
+    settings.stopAfter = configuration.run.stopAfter == 0 ? nil : configuration.run.stopAfter
+    settings.checkpointEvery = configuration.checkpoint.every
+    settings.keepLast = configuration.checkpoint.keepLast
+    settings.keepEvery = configuration.checkpoint.keepEvery == 0 ? nil : configuration.checkpoint.keepEvery
+    settings.validationEvery = configuration.validation.every
+    settings.validationMicrobatches = configuration.validation.every == 0 ? 0 : configuration.validation.microbatches
+    settings.deadSeconds = configuration.cluster.deadSeconds
+    settings.stuckSeconds = configuration.cluster.stuckSeconds
+    settings.allowPlaintext = allowPlaintext
+    settings.resume = resume
+    return settings
+  }
+}
