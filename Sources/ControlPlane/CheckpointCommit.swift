@@ -21,7 +21,20 @@ public struct CheckpointCommit: Hashable, Sendable {
   /// Of the last one that failed.
   private(set) var lastFailure: String?
 
-  init(newest: Step?) { self.newest = newest }
+  /// Checkpoints of states that are being recomputed.
+  private let saved: Set<Step>
+
+  init(newest: Step?, saved: Set<Step> = []) {
+    self.newest = newest
+    self.saved = saved
+  }
+
+  func isSaved(_ step: Step) -> Bool { saved.contains(step) }
+
+  /// The run has reached a state; when its checkpoint is there already, that is the newest.
+  mutating func reached(_ step: Step) {
+    if saved.contains(step) { newest = step }
+  }
 
   public var stepInFlight: Step? { inFlight?.step }
   var isCommitting: Bool { inFlight?.isCommitting ?? false }

@@ -89,6 +89,8 @@ public struct CheckpointRequest: Hashable, Sendable {
   public var generation: Generation
   /// The first position of the sample stream that is not in the state.
   public var nextSample: UInt64
+  /// Of the workers that computed it.
+  public var deviceFingerprint: String
   /// By worker ID.
   public var parts: [CheckpointPart]
 }

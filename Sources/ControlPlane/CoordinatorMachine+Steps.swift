@@ -107,6 +107,7 @@ extension CoordinatorMachine {
 
   private var isCheckpointDue: Bool {
     let next = state.step + 1
+    guard !state.checkpoints.isSaved(next) else { return false }
     return next >= settings.totalSteps || state.drainReason != nil || state.checkpoints.isOverdue
       || settings.checkpointEvery > 0 && next.isMultiple(of: settings.checkpointEvery)
   }
@@ -115,6 +116,9 @@ extension CoordinatorMachine {
   mutating func update() -> [CoordinatorDirective] {
     guard case .stepping(var barrier) = state.phase, barrier.phase == .held, let record = barrier.record else {
       return []
+    }
+    if barrier.step + 1 == settings.stopAfter, state.drainReason == nil {
+      state.drainReason = "step \(barrier.step + 1) is where it was to stop"
     }
     var carries = isCheckpointDue
     if carries, state.checkpoints.stepInFlight != nil {
@@ -154,6 +158,7 @@ extension CoordinatorMachine {
       return []
     }
     state.step = step + 1
+    state.checkpoints.reached(state.step)
     // The parts of this very state may be complete already.
     return decideCheckpoint() + nextAtBoundary()
   }

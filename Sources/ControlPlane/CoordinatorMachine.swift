@@ -52,7 +52,7 @@ public struct CoordinatorMachine: Sendable {
     fromStep = start.fromStep
     state = State(
       generation: start.generation, membership: Membership(nextWorker: start.nextWorker), step: start.fromStep,
-      checkpoints: CheckpointCommit(newest: start.lastCheckpoint), evaluated: start.evaluated)
+      checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated)
   }
 
   /// What to do before the first event: a run that is complete already needs no workers.

@@ -27,6 +27,8 @@ public struct CoordinatorMachineSettings: Sendable {
   /// Tensors of the model: each must be in exactly one worker's norms.
   public var tensorCount: Int
   public var totalSteps: Step
+  /// Drain at this state as if asked to; nil runs to the end.
+  public var stopAfter: Step?
   public var samplesPerStep: UInt64
   public var tokensPerStep: UInt64
   public var dataFingerprint: String
@@ -97,14 +99,17 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var nextWorker: UInt32
   /// States whose validation losses the journal has.
   public var evaluated: Set<Step>
+  /// States after `fromStep` that have a checkpoint already: they are recomputed, but not written again.
+  public var saved: Set<Step>
   public init(
     generation: Generation, fromStep: Step = 0, lastCheckpoint: Step? = nil, nextWorker: UInt32 = 1,
-    evaluated: Set<Step> = []
+    evaluated: Set<Step> = [], saved: Set<Step> = []
   ) {
     self.generation = generation
     self.fromStep = fromStep
     self.lastCheckpoint = lastCheckpoint
     self.nextWorker = nextWorker
     self.evaluated = evaluated
+    self.saved = saved
   }
 }

@@ -71,7 +71,7 @@ public enum PlanReport {
   private static func limit(_ bytes: UInt64) -> String { bytes == .max ? "none" : ByteText.text(bytes) }
 
   /// Columns padded to their widest cell, indented by two.
-  static func table(_ rows: [[String]]) -> [String] {
+  public static func table(_ rows: [[String]]) -> [String] {
     guard let columns = rows.first?.count else { return [] }
     let widths = (0..<columns).map { column in rows.map { $0[column].count }.max() ?? 0 }
     return rows.map { row in

@@ -72,6 +72,7 @@ struct ScenarioWorld {
       denominators: { [count = UInt64(int("microbatches", 2))] _ in
         StepDenominators(targetTokens: 10 * count, images: count)
       })
+    settings.stopAfter = options["stopafter"].flatMap { Step($0) }
     settings.limits.heartbeatTicks = UInt64(int("beat", 1000))
     settings.limits.deadTicks = UInt64(int("dead", 10))
     settings.limits.stuckTicks = UInt64(int("stuck", 100))
@@ -81,7 +82,8 @@ struct ScenarioWorld {
       settings: settings,
       start: CoordinatorStart(
         generation: Generation(UInt64(int("generation", 1))), fromStep: from, lastCheckpoint: from > 0 ? from : nil,
-        evaluated: Set((options["evaluated"] ?? "").split(separator: ",").compactMap { Step($0) })))
+        evaluated: Set((options["evaluated"] ?? "").split(separator: ",").compactMap { Step($0) }),
+        saved: Set((options["saved"] ?? "").split(separator: ",").compactMap { Step($0) })))
     workerAt = [:]
     show(machine?.start() ?? [])
   }

@@ -1,0 +1,89 @@
+import Checkpoints
+import ClusterModel
+import ControlPlane
+import Dispatch
+import Foundation
+import Synchronization
+
+/// Writes manifests and applies retention on a thread of its own, one after the other; results come back as
+/// events to be drained by the event loop.
+final class BackgroundCommits: Sendable {
+  struct Result: Sendable {
+    var request: CheckpointRequest
+    var outcome: Outcome
+    enum Outcome: Sendable {
+      case committed(digest: String, sizeBytes: UInt64)
+      case failed(reason: String)
+    }
+  }
+  /// What the loop finds when it drains.
+  enum Report: Sendable {
+    case commit(Result)
+    case retained(removed: [Step])
+    case retentionFailed(reason: String)
+  }
+
+  private let store: CheckpointStore
+  private let context: @Sendable (CheckpointRequest) -> CheckpointContext
+  private let wake: @Sendable () -> Void
+  private let queue = DispatchQueue(label: "manifest")
+  private let reports = Mutex<[Report]>([])
+  /// Steps that this process committed and so need not be read again by retention.
+  private let verified = Mutex<Set<Step>>([])
+
+  init(
+    store: CheckpointStore, wake: @escaping @Sendable () -> Void,
+    context: @escaping @Sendable (CheckpointRequest) -> CheckpointContext
+  ) {
+    self.store = store
+    self.wake = wake
+    self.context = context
+  }
+
+  func commit(_ request: CheckpointRequest) {
+    queue.async { [self] in
+      let parts = request.parts.map { part in
+        PartRecord(
+          step: part.step, file: part.file, sizeBytes: part.sizeBytes, sha256: part.sha256,
+          tensors: part.tensors.map { .init(path: $0.path, shape: $0.shape, sha256: $0.sha256) })
+      }
+      let outcome: Result.Outcome
+      do throws(CheckpointError) {
+        let manifest = try store.commit(step: request.step, parts: parts, context: context(request))
+        _ = verified.withLock { $0.insert(request.step) }
+        outcome = .committed(digest: manifest.digest, sizeBytes: manifest.sizeBytes)
+      } catch {
+        outcome = .failed(reason: "\(error)")
+      }
+      post(.commit(Result(request: request, outcome: outcome)))
+    }
+  }
+
+  func retain(keepLast: Int, keepEvery: Step) {
+    queue.async { [self] in
+      do throws(CheckpointError) {
+        let known = verified.withLock { $0 }
+        let removed = try store.applyRetention(
+          keepLast: keepLast, keepEvery: keepEvery == 0 ? nil : keepEvery, verified: known)
+        post(.retained(removed: removed))
+      } catch {
+        post(.retentionFailed(reason: "\(error)"))
+      }
+    }
+  }
+
+  func drain() -> [Report] {
+    reports.withLock { reports in
+      defer { reports = [] }
+      return reports
+    }
+  }
+
+  /// Returns when nothing is under way.
+  func finish() { queue.sync {} }
+
+  private func post(_ report: Report) {
+    reports.withLock { $0.append(report) }
+    wake()
+  }
+}

@@ -1,0 +1,120 @@
+import Checkpoints
+import ClusterModel
+import ControlPlane
+import Foundation
+import Logging
+import Wire
+
+extension CoordinatorLoop {
+  /// Does what the machine decided, in order.
+  func obey(_ directives: [CoordinatorDirective]) {
+    for directive in directives {
+      switch directive {
+      case .persistWorker(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
+      case .persistPlan(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
+      case .send(let envelope, let connection): send(envelope, to: connection)
+      case .answerStatus(let connection): answerStatus(connection)
+      case .commitStep(let record): commit(record)
+      case .recordEvaluation(let record): recordEvaluation(record)
+      case .commitCheckpoint(let request): commits.commit(request)
+      case .discardCheckpoint(let step): discard(step)
+      case .applyRetention: commits.retain(keepLast: settings.keepLast, keepEvery: settings.keepEvery)
+      case .log(let level, let text): log.log(level: Logger.Level(level), "\(text)")
+      case .finish(let outcome): finish(outcome)
+      }
+    }
+  }
+
+  private func journaling(_ body: () throws(CoordinatorError) -> Void) {
+    do throws(CoordinatorError) { try body() } catch { pending.append(.journalFailed(reason: "\(error)")) }
+  }
+
+  private func send(_ envelope: Envelope, to connection: Connection) {
+    if case .runStep(let step) = envelope.message, stepBegan?.step != step { stepBegan = (step, .now) }
+    do {
+      switch try socket.send(envelope, to: connection) {
+      case .queued: break
+      case .unreachable: pending.append(.connectionRefused(connection))
+      case .failed(let reason):
+        log.warning("could not send to \(connection): \(reason)")
+        pending.append(.connectionRefused(connection))
+      }
+    } catch {
+      log.error("could not send to \(connection): \(error)")
+      pending.append(.connectionRefused(connection))
+    }
+  }
+
+  private func commit(_ record: StepRecord) {
+    let seconds = stepBegan.map { $0.at.duration(to: .now) / .seconds(1) } ?? 0
+    do throws(CoordinatorError) {
+      let now = Date().timeIntervalSince1970
+      switch try journal.commit(record, seconds: seconds, at: now) {
+      case .committed, .reproduced:
+        history.append(JournaledStep(record: record, seconds: seconds))
+        logStep(record)
+        pending.append(.stepJournaled(record.step))
+      case .differs(let reason): pending.append(.stepNotReproduced(record.step, reason: reason))
+      }
+    } catch {
+      pending.append(.journalFailed(reason: "\(error)"))
+    }
+  }
+
+  private func recordEvaluation(_ record: EvaluationRecord) {
+    journaling { () throws(CoordinatorError) in try journal.record(record, at: Date().timeIntervalSince1970) }
+    history.append(record)
+    let parts = [
+      record.languageModelLoss.map { String(format: "language model %.4f", $0) },
+      record.diffusionLoss.map { String(format: "diffusion %.4f", $0) },
+    ].compactMap { $0 }
+    log.info("validation at step \(record.step): \(parts.joined(separator: ", "))")
+  }
+
+  private func discard(_ step: Step) {
+    // Nothing else is being written: the machine keeps one checkpoint in flight.
+    do throws(CheckpointError) { try store.removeUncommitted() } catch {
+      log.warning("the files of the failed checkpoint of step \(step) stay: \(error)")
+    }
+  }
+
+  private func finish(_ outcome: Outcome) {
+    self.outcome = outcome
+    let ending = StatusReport.Ending(kind: outcome.kind.rawValue, reason: outcome.reason, exitCode: outcome.exitCode)
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys]
+    if let text = try? encoder.encode(ending) {
+      do throws(CoordinatorError) { try journal.set(.outcome, String(decoding: text, as: UTF8.self)) } catch {
+        log.warning("the run's end is not in the journal: \(error)")
+      }
+    }
+    log.log(level: outcome.exitCode == 0 ? .notice : .error, "\(outcome)")
+  }
+
+  private func logStep(_ record: StepRecord) {
+    let report = status()
+    var parts = ["step \(record.step + 1)/\(settings.totalSteps)"]
+    parts.append(String(format: "loss %.4f", record.loss(diffusionWeight: settings.diffusionWeight)))
+    if let loss = record.languageModelLoss { parts.append(String(format: "language model %.4f", loss)) }
+    if let loss = record.diffusionLoss { parts.append(String(format: "diffusion %.4f", loss)) }
+    parts.append(String(format: "norm %.3f", record.gradientNorm))
+    parts.append(String(format: "rate %.3g", record.learningRate))
+    if let speed = report.tokensPerSecond { parts.append(String(format: "%.0f tokens/s", speed)) }
+    if let seconds = history.steps.last?.seconds { parts.append(String(format: "%.2f s", seconds)) }
+    if let left = report.secondsLeft, left >= 1 { parts.append("\(PlanReport.duration(left)) left") }
+    log.info("\(parts.joined(separator: "  "))")
+  }
+}
+
+extension Logger.Level {
+  init(_ level: CoordinatorDirective.LogLevel) {
+    self =
+      switch level {
+      case .debug: .debug
+      case .info: .info
+      case .notice: .notice
+      case .warning: .warning
+      case .error: .error
+      }
+  }
+}

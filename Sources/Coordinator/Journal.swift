@@ -1,0 +1,165 @@
+import ClusterModel
+import ControlPlane
+import Foundation
+import GRDB
+
+/// The run's memory in SQLite: generations, plans, committed steps, checkpoints, validations.
+///
+/// Write-ahead log with `synchronous = FULL`: what a call has written when it returns survives a crash of the
+/// machine. One thread writes; offline readers may open it at any time.
+public final class Journal: Sendable {
+  static let formatVersion = 1
+  let path: String
+  let queue: DatabaseQueue
+
+  /// Opens or makes the journal.
+  public convenience init(path: String) throws(CoordinatorError) {
+    try self.init(path: path, isReadOnly: false)
+  }
+
+  /// Opens an existing journal to look at it.
+  public static func reading(path: String) throws(CoordinatorError) -> Journal {
+    try Journal(path: path, isReadOnly: true)
+  }
+
+  private init(path: String, isReadOnly: Bool) throws(CoordinatorError) {
+    self.path = path
+    do {
+      var configuration = Configuration()
+      configuration.label = "journal"
+      configuration.readonly = isReadOnly
+      configuration.busyMode = .timeout(5)
+      if !isReadOnly { configuration.journalMode = .wal }
+      queue = try DatabaseQueue(path: path, configuration: configuration)
+      if !isReadOnly {
+        // GRDB lowers it to NORMAL with the write-ahead log, which may lose the last commits.
+        try queue.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
+        try queue.write { try Self.makeTables($0) }
+      }
+    } catch {
+      throw .journal(path: path, reason: Self.reason(error))
+    }
+    let found: Int
+    do {
+      found = try queue.read { try Int.fetchOne($0, sql: "PRAGMA user_version") ?? 0 }
+    } catch {
+      throw .journal(path: path, reason: Self.reason(error))
+    }
+    guard found <= Self.formatVersion else {
+      throw .journalVersion(path: path, found: found, known: Self.formatVersion)
+    }
+  }
+
+  /// `synchronous` as the database has it: 2 is FULL.
+  package func synchronousMode() throws(CoordinatorError) -> Int {
+    try read { try Int.fetchOne($0, sql: "PRAGMA synchronous") ?? -1 }
+  }
+
+  private static func makeTables(_ database: Database) throws {
+    try database.execute(
+      sql: """
+        CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+        CREATE TABLE IF NOT EXISTS generations (
+          generation INTEGER PRIMARY KEY, host TEXT NOT NULL, process_id INTEGER NOT NULL, started_at REAL NOT NULL);
+        CREATE TABLE IF NOT EXISTS plans (
+          generation INTEGER PRIMARY KEY REFERENCES generations, from_step INTEGER NOT NULL, plan TEXT NOT NULL,
+          reasons TEXT NOT NULL);
+        CREATE TABLE IF NOT EXISTS workers (
+          worker INTEGER NOT NULL, generation INTEGER NOT NULL REFERENCES generations, host TEXT NOT NULL,
+          process_id INTEGER NOT NULL, device TEXT NOT NULL, gigaflops REAL NOT NULL,
+          PRIMARY KEY (worker, generation));
+        CREATE TABLE IF NOT EXISTS steps (
+          step INTEGER PRIMARY KEY, generation INTEGER NOT NULL REFERENCES generations,
+          first_sample INTEGER NOT NULL, next_sample INTEGER NOT NULL, tokens INTEGER NOT NULL,
+          target_tokens INTEGER NOT NULL, images INTEGER NOT NULL, language_model_loss REAL, diffusion_loss REAL,
+          gradient_sum_of_squares REAL NOT NULL, learning_rate REAL NOT NULL, seconds REAL NOT NULL,
+          committed_at REAL NOT NULL);
+        CREATE TABLE IF NOT EXISTS checkpoints (
+          step INTEGER PRIMARY KEY, generation INTEGER NOT NULL REFERENCES generations, next_sample INTEGER NOT NULL,
+          digest TEXT NOT NULL, size_bytes INTEGER NOT NULL, committed_at REAL NOT NULL);
+        CREATE TABLE IF NOT EXISTS validations (
+          step INTEGER PRIMARY KEY, generation INTEGER NOT NULL REFERENCES generations, language_model_loss REAL,
+          diffusion_loss REAL, target_tokens INTEGER NOT NULL, images INTEGER NOT NULL, committed_at REAL NOT NULL);
+        CREATE TABLE IF NOT EXISTS skipped (
+          first_sample INTEGER PRIMARY KEY, next_sample INTEGER NOT NULL, generation INTEGER NOT NULL,
+          reason TEXT NOT NULL);
+        """)
+    if try Int.fetchOne(database, sql: "PRAGMA user_version") == 0 {
+      try database.execute(sql: "PRAGMA user_version = \(formatVersion)")
+    }
+  }
+
+  func read<Value>(_ body: (Database) throws -> Value) throws(CoordinatorError) -> Value {
+    do { return try queue.read(body) } catch { throw .journal(path: path, reason: Self.reason(error)) }
+  }
+  func write<Value>(_ body: (Database) throws -> Value) throws(CoordinatorError) -> Value {
+    do { return try queue.write(body) } catch { throw .journal(path: path, reason: Self.reason(error)) }
+  }
+
+  /// SQLite's own words and code, without the statement.
+  static func reason(_ error: any Error) -> String {
+    guard let error = error as? DatabaseError else { return "\(error)" }
+    let text = error.message ?? "SQLite error"
+    let remedy = error.resultCode == .SQLITE_FULL ? "; free some space on the disk and resume" : ""
+    return "\(text) (SQLite code \(error.extendedResultCode.rawValue))\(remedy)"
+  }
+}
+
+/// Facts that are one value each.
+public enum JournalFact: String, Sendable, CaseIterable {
+  case run, identity, dataFingerprint, device, totalSteps, tokensPerStep, samplesPerStep, outcome
+}
+
+extension Journal {
+  public func fact(_ fact: JournalFact) throws(CoordinatorError) -> String? {
+    try read { try String.fetchOne($0, sql: "SELECT value FROM facts WHERE name = ?", arguments: [fact.rawValue]) }
+  }
+  public func set(_ fact: JournalFact, _ value: String?) throws(CoordinatorError) {
+    try write { database in
+      if let value {
+        try database.execute(
+          sql: "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+          arguments: [fact.rawValue, value])
+      } else {
+        try database.execute(sql: "DELETE FROM facts WHERE name = ?", arguments: [fact.rawValue])
+      }
+    }
+  }
+
+  /// Draws the next generation for this start: durable before anyone hears of it.
+  public func beginGeneration(host: String, processID: Int32, at seconds: Double) throws(CoordinatorError)
+    -> Generation
+  {
+    try write { database in
+      let newest = try Int64.fetchOne(database, sql: "SELECT max(generation) FROM generations") ?? 0
+      try database.execute(
+        sql: "INSERT INTO generations VALUES (?, ?, ?, ?)", arguments: [newest + 1, host, processID, seconds])
+      return Generation(UInt64(newest + 1))
+    }
+  }
+
+  public func record(_ worker: WorkerRecord) throws(CoordinatorError) {
+    try write { database in
+      try database.execute(
+        sql: "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?)",
+        arguments: [
+          Int64(worker.worker.number), Int64(worker.generation.number), worker.host, worker.processID,
+          worker.deviceFingerprint, worker.gigaflopsPerSecond,
+        ])
+    }
+  }
+
+  public func record(_ plan: PlanRecord) throws(CoordinatorError) {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys]
+    try write { database in
+      try database.execute(
+        sql: "INSERT OR REPLACE INTO plans VALUES (?, ?, ?, ?)",
+        arguments: [
+          Int64(plan.generation.number), Int64(plan.fromStep),
+          String(decoding: try encoder.encode(plan.plan), as: UTF8.self),
+          String(decoding: try encoder.encode(plan.reasons), as: UTF8.self),
+        ])
+    }
+  }
+}

@@ -1,0 +1,144 @@
+import Checkpoints
+import ClusterModel
+import ControlPlane
+import Foundation
+import Logging
+
+/// A run directory, locked, checked against the settings, with the state to begin from.
+struct RunOpening: ~Copyable {
+  let directory: RunDirectory
+  let lock: RunDirectoryLock
+  let journal: Journal
+  let store: CheckpointStore
+  let run: RunID
+  let start: CoordinatorStart
+
+  init(_ settings: CoordinatorSettings, log: Logger, now: Double) throws(CoordinatorError) {
+    let directory = RunDirectory(settings.runDirectory)
+    // The lock comes first: nothing of a live run is looked at, let alone changed.
+    let lock = try directory.acquire()
+    let isNew = !directory.hasJournal
+    let journal = try Journal(path: directory.journal)
+    let store = CheckpointStore(directory: directory.checkpoints)
+    try Self.checkIdentity(settings, journal)
+    let run: RunID
+    if let text = try journal.fact(.run) { run = RunID(text) } else { run = Self.drawRunID() }
+
+    let found = try Self.findState(settings, store, log)
+    let committed = try journal.committedSteps()
+    if let manifest = found.manifest {
+      guard manifest.data.fingerprint == settings.dataFingerprint else {
+        throw .dataChanged(expected: manifest.data.fingerprint, found: settings.dataFingerprint)
+      }
+      guard manifest.data.nextSample == manifest.step * settings.samplesPerStep else {
+        throw .checkpointPosition(
+          step: manifest.step, expected: manifest.step * settings.samplesPerStep, found: manifest.data.nextSample)
+      }
+      if isNew { log.warning("\(directory.path) has checkpoints but no journal: the steps before are not in its record") }
+      log.info("resuming from the checkpoint of step \(manifest.step)")
+    }
+    let from = found.manifest?.step ?? 0
+    if committed > from { log.info("steps \(from) to \(committed - 1) were committed after it and are computed again") }
+
+    try journal.set(.run, run.text)
+    try journal.set(.identity, settings.identity)
+    try journal.set(.dataFingerprint, settings.dataFingerprint)
+    try journal.set(.totalSteps, "\(settings.totalSteps)")
+    try journal.set(.tokensPerStep, "\(settings.tokensPerStep)")
+    try journal.set(.samplesPerStep, "\(settings.samplesPerStep)")
+    try journal.set(.outcome, nil)
+    try directory.writeConfiguration(settings.configurationText)
+    let generation = try journal.beginGeneration(
+      host: Self.hostName, processID: ProcessInfo.processInfo.processIdentifier, at: now)
+    start = CoordinatorStart(
+      generation: generation, fromStep: from, lastCheckpoint: found.manifest?.step,
+      nextWorker: try journal.nextWorkerNumber(), evaluated: Set(try journal.validations().map(\.step)),
+      saved: found.saved)
+    self.directory = directory
+    self.lock = lock
+    self.journal = journal
+    self.store = store
+    self.run = run
+  }
+
+  static var hostName: String { ProcessInfo.processInfo.hostName }
+
+  private static func drawRunID() -> RunID {
+    var random = SystemRandomNumberGenerator()
+    let digits = (0..<2).map { _ in
+      let text = String(random.next(), radix: 16)
+      return String(repeating: "0", count: 16 - text.count) + text
+    }
+    return RunID(digits.joined())
+  }
+
+  private static func checkIdentity(_ settings: CoordinatorSettings, _ journal: Journal) throws(CoordinatorError) {
+    if let data = try journal.fact(.dataFingerprint), data != settings.dataFingerprint {
+      throw .dataChanged(expected: data, found: settings.dataFingerprint)
+    }
+    guard let old = try journal.fact(.identity), old != settings.identity else { return }
+    func lines(_ text: String) -> [String] { text.split(separator: "\n").map(String.init) }
+    let before = lines(old)
+    let after = lines(settings.identity)
+    let gone = before.filter { !after.contains($0) }
+    let come = after.filter { !before.contains($0) }
+    var differences = zip(gone, come).map { "\($0) became \($1)" }
+    differences += gone.dropFirst(come.count).map { "\($0) is gone" }
+    differences += come.dropFirst(gone.count).map { "\($0) is new" }
+    throw .identityChanged(differences: differences.isEmpty ? ["its order"] : Array(differences.prefix(8)))
+  }
+
+  /// The checkpoint to begin from and those after it. Damaged ones are named and put aside, unfinished ones removed.
+  private static func findState(_ settings: CoordinatorSettings, _ store: CheckpointStore, _ log: Logger)
+    throws(CoordinatorError) -> (manifest: CheckpointManifest?, saved: Set<Step>)
+  {
+    var manifest: CheckpointManifest?
+    var saved: Set<Step> = []
+    do throws(CheckpointError) {
+      switch settings.start {
+      case .newest:
+        do throws(CheckpointError) {
+          let found = try store.newestValid(expecting: settings.checkpointShapes)
+          manifest = found.manifest
+          for error in found.rejected { try reject(error, store, log) }
+        } catch .noCheckpoint {
+          manifest = nil
+        } catch .noneUsable(_, let rejected) where !(try hasCommitted(store)) {
+          // Only leftovers of writing: the run had no checkpoint yet.
+          for error in rejected { log.notice("removing an unfinished checkpoint: \(error)") }
+        }
+      case .step(let step):
+        if step > 0 { manifest = try store.load(step: step, expecting: settings.checkpointShapes) }
+        for entry in try store.list() where entry.step > step {
+          guard case .uncommitted = entry.state else {
+            do throws(CheckpointError) {
+              saved.insert(try store.load(step: entry.step, expecting: settings.checkpointShapes).step)
+            } catch { try reject(error, store, log) }
+            continue
+          }
+        }
+      }
+      for step in try store.removeUncommitted() { log.notice("removed the unfinished checkpoint of step \(step)") }
+    } catch {
+      throw .noUsableCheckpoint(error)
+    }
+    return (manifest, saved)
+  }
+
+  private static func hasCommitted(_ store: CheckpointStore) throws(CheckpointError) -> Bool {
+    for entry in try store.list() {
+      if case .uncommitted = entry.state { continue }
+      return true
+    }
+    return false
+  }
+
+  private static func reject(_ error: CheckpointError, _ store: CheckpointStore, _ log: Logger) throws(CheckpointError) {
+    guard case .damaged(let step, _, _) = error, try store.isCommitted(step) else {
+      log.warning("not using \(error)")
+      return
+    }
+    let place = try store.setAside(step: step)
+    log.warning("not using \(error); its files are now in \(place)")
+  }
+}
