@@ -97,16 +97,3 @@ struct DataCommand: ParsableCommand {
     }
   }
 }
-
-extension DataError {
-  /// The exit code that scripts can tell the class of an error by.
-  var exitCode: ExitCode {
-    switch self {
-    case .impossible, .outputExists: ExitCode(64)
-    case .io: ExitCode(74)
-    case .unusableSource, .malformedArchive, .invalidSample, .invalidLine, .invalidImage, .tokenizer, .notPrepared,
-      .damaged, .noIndex, .missingPackage:
-      ExitCode(65)
-    }
-  }
-}
