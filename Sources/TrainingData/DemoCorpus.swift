@@ -46,6 +46,7 @@ public struct DemoCorpus: Hashable, Sendable {
     ] where !FileManager.default.fileExists(atPath: path) {
       throw .missingPackage(name: package, path: path)
     }
+    let directory = Folder.plain(directory)
     guard !FileManager.default.fileExists(atPath: directory) else { throw .outputExists(path: directory) }
     let partial = directory + ".partial"
     try Folder.remove(partial)

@@ -120,6 +120,13 @@ extension PackedIndexDescription {
 
 /// Directory operations with this module's errors.
 enum Folder {
+  /// The path without slashes at its end, so that another name can stand beside it.
+  static func plain(_ path: String) -> String {
+    var path = path
+    while path.count > 1 && path.last == "/" { path.removeLast() }
+    return path
+  }
+
   static func create(_ path: String) throws(DataError) {
     do {
       try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)

@@ -33,7 +33,7 @@ public struct PreparationSettings: Hashable, Sendable {
     validationText: [String] = [], vocabulary: Vocabulary = .trained(pieces: 4096), imageSize: Int = 32,
     sequenceLength: Int = 256, patch: Int = 4, skipInvalid: Bool = false, tokenizerSampleBytes: Int? = nil
   ) {
-    self.output = output
+    self.output = Folder.plain(output)
     self.images = images
     self.text = text
     self.validationImages = validationImages
@@ -88,6 +88,17 @@ public struct Preparation {
     let partial = settings.output + ".partial"
     try Folder.remove(partial)
     try Folder.create(partial)
+    do throws(DataError) {
+      let description = try fill(directory: partial)
+      try Folder.rename(partial, to: settings.output)
+      return description
+    } catch {
+      try? Folder.remove(partial)  // the error that is thrown matters more than what stays behind
+      throw error
+    }
+  }
+
+  private func fill(directory partial: String) throws(DataError) -> DocumentsDescription {
     let tokenizer = try makeTokenizer()
     var tokenizerFile = try FileWriter(path: partial + "/" + DocumentsDescription.tokenizerFileName)
     try tokenizerFile.append(tokenizer.model)
@@ -114,7 +125,6 @@ public struct Preparation {
     try JSONFile.write(description, to: partial + "/" + DocumentsDescription.fileName)
     _ = try PackedIndexDescription.build(
       directory: partial, sequenceLength: settings.sequenceLength, patch: settings.patch, progress: progress)
-    try Folder.rename(partial, to: settings.output)
     return description
   }
 

@@ -72,6 +72,27 @@ import TrainingData
     #expect(try message(none.bytes).contains("no usable sample"))
   }
 
+  @Test func changedArchivesNeverCrash() throws {
+    let folder = try TemporaryFolder()
+    var settings = try Corpus.settings(folder)
+    settings.vocabulary = .file(try Corpus.dataset().tokenizerPath)
+    settings.text = []
+    settings.validationImages = []
+    settings.validationText = []
+    settings.skipInvalid = true
+    let good = try Corpus.archive(0..<3)
+    for number in 0..<150 {
+      var changed = good
+      let at = number * 7919 % good.count
+      changed[at] = changed[at] ^ UInt8(truncatingIfNeeded: number * 31 + 1)
+      if number % 3 == 0 { changed.removeLast(number * 104_729 % good.count) }
+      settings.images = [try folder.write("changed.tar", changed)]
+      settings.output = folder.path + "/changed-\(number)"
+      _ = try? Preparation.run(settings)
+      #expect(!FileManager.default.fileExists(atPath: settings.output + ".partial"))
+    }
+  }
+
   @Test func invalidSamplesAreNamedOrSkipped() throws {
     let bad: [(String, [(String, [UInt8])])] = [
       ("no caption", [("7.png", try Self.png())]),
