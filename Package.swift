@@ -122,7 +122,12 @@ let package = Package(
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel", "Compute"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "CHDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
-    .testTarget(name: "CoordinatorTests", dependencies: ["Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport"]),
+    .testTarget(
+      name: "CoordinatorTests",
+      dependencies: [
+        "Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport", "Checkpoints",
+        .product(name: "Logging", package: "swift-log"),
+      ]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
     .testTarget(name: "EndToEndTests", dependencies: ["Checkpoints", "HDF5"]),
     .testTarget(name: "TidyTests"),

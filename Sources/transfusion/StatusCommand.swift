@@ -11,8 +11,10 @@ struct StatusCommand: ParsableCommand {
       coordinator there. The JSON is described in docs/status-json.md.
       """)
 
-  @Argument(help: "A run directory, or a coordinator's address such as tcp://127.0.0.1:7070.")
-  var run_: String
+  @Argument(
+    help: ArgumentHelp(
+      "A run directory, or a coordinator's address such as tcp://127.0.0.1:7070.", valueName: "dir-or-address"))
+  var target: String
 
   @Flag(name: .long, help: "Repeat every second until the run ends.")
   var watch = false
@@ -25,11 +27,6 @@ struct StatusCommand: ParsableCommand {
 
   @Flag(name: .long, help: "Accept unencrypted traffic outside loopback.")
   var insecurePlaintext = false
-
-  enum CodingKeys: String, CodingKey {
-    case run_ = "run"
-    case watch, json, timeout, insecurePlaintext
-  }
 
   func validate() throws {
     guard timeout > 0, timeout <= 3600 else { throw ValidationError("--timeout must be in 0...3600 seconds") }
@@ -50,13 +47,13 @@ struct StatusCommand: ParsableCommand {
   }
 
   private func ask() throws -> StatusReport {
-    guard run_.contains("://") else {
-      return try StatusQuery.ask(RunDirectory(run_), timeoutSeconds: timeout, allowPlaintext: insecurePlaintext)
+    guard target.contains("://") else {
+      return try StatusQuery.ask(RunDirectory(target), timeoutSeconds: timeout, allowPlaintext: insecurePlaintext)
     }
-    guard let report = try StatusQuery.ask(run_, timeoutSeconds: timeout, allowPlaintext: insecurePlaintext) else {
+    guard let report = try StatusQuery.ask(target, timeoutSeconds: timeout, allowPlaintext: insecurePlaintext) else {
       throw CommandFailure(
         .unavailable,
-        "no coordinator answered at \(run_) within \(timeout) s; give its run directory to see the journal")
+        "no coordinator answered at \(target) within \(timeout) s; give its run directory to see the journal")
     }
     return report
   }
