@@ -37,6 +37,18 @@ public struct WorkerRecord: Hashable, Sendable, Codable {
   public var processID: Int32
   public var deviceFingerprint: String
   public var gigaflopsPerSecond: Double
+
+  public init(
+    worker: WorkerID, generation: Generation, host: String, processID: Int32, deviceFingerprint: String,
+    gigaflopsPerSecond: Double
+  ) {
+    self.worker = worker
+    self.generation = generation
+    self.host = host
+    self.processID = processID
+    self.deviceFingerprint = deviceFingerprint
+    self.gigaflopsPerSecond = gigaflopsPerSecond
+  }
 }
 
 /// The plan of a generation and the state that it starts from.
@@ -45,6 +57,15 @@ public struct PlanRecord: Hashable, Sendable {
   public var fromStep: Step
   public var plan: Plan
   public var reasons: [String]
+
+  public init(
+    generation: Generation, fromStep: Step, plan: Plan, reasons: [String]
+  ) {
+    self.generation = generation
+    self.fromStep = fromStep
+    self.plan = plan
+    self.reasons = reasons
+  }
 }
 
 /// A committed step: its samples count from here on.
@@ -65,6 +86,22 @@ public struct StepRecord: Hashable, Sendable, Codable {
   /// Of the whole gradient before clipping, added in tensor order.
   public var gradientSumOfSquares: Double
   public var learningRate: Double
+
+  public init(
+    step: Step, generation: Generation, samples: Range<UInt64>, tokens: UInt64, targetTokens: UInt64, images: UInt64,
+    languageModelLoss: Double?, diffusionLoss: Double?, gradientSumOfSquares: Double, learningRate: Double
+  ) {
+    self.step = step
+    self.generation = generation
+    self.samples = samples
+    self.tokens = tokens
+    self.targetTokens = targetTokens
+    self.images = images
+    self.languageModelLoss = languageModelLoss
+    self.diffusionLoss = diffusionLoss
+    self.gradientSumOfSquares = gradientSumOfSquares
+    self.learningRate = learningRate
+  }
   public var gradientNorm: Double { gradientSumOfSquares.squareRoot() }
   /// What was optimised: language-model loss + weight * diffusion loss.
   public func loss(diffusionWeight: Double) -> Double {
@@ -80,6 +117,18 @@ public struct EvaluationRecord: Hashable, Sendable, Codable {
   public var diffusionLoss: Double?
   public var targetTokens: UInt64
   public var images: UInt64
+
+  public init(
+    step: Step, generation: Generation, languageModelLoss: Double?, diffusionLoss: Double?, targetTokens: UInt64,
+    images: UInt64
+  ) {
+    self.step = step
+    self.generation = generation
+    self.languageModelLoss = languageModelLoss
+    self.diffusionLoss = diffusionLoss
+    self.targetTokens = targetTokens
+    self.images = images
+  }
 }
 
 /// All parts of a checkpoint are on disk; its manifest is due.
@@ -93,6 +142,16 @@ public struct CheckpointRequest: Hashable, Sendable {
   public var deviceFingerprint: String
   /// By worker ID.
   public var parts: [CheckpointPart]
+
+  public init(
+    step: Step, generation: Generation, nextSample: UInt64, deviceFingerprint: String, parts: [CheckpointPart]
+  ) {
+    self.step = step
+    self.generation = generation
+    self.nextSample = nextSample
+    self.deviceFingerprint = deviceFingerprint
+    self.parts = parts
+  }
 }
 
 /// How a run ended.

@@ -3,11 +3,9 @@ import Wire
 
 /// Where a message came from, as the transport knows it: a name that a peer cannot choose for another.
 public struct Connection: Hashable, Sendable, CustomStringConvertible {
-  public let bytes: [UInt8]
-  public init(_ bytes: [UInt8]) { self.bytes = bytes }
-  public var description: String {
-    "connection " + bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
-  }
+  public let name: String
+  public init(_ name: String) { self.name = name }
+  public var description: String { name }
 }
 
 /// What happens to a coordinator. The shell reports it, in the order in which it happened.

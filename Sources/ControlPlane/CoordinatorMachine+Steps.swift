@@ -98,6 +98,7 @@ extension CoordinatorMachine {
   }
 
   private mutating func stopForReport(_ error: ReportError, during what: String) -> [CoordinatorDirective] {
+    if case .denominatorsUnknown = error { return stop(.data, "\(what): \(error)") }
     guard error.isNumeric else { return stop(.peer, "\(what): \(error)") }
     return stop(
       .numbers,

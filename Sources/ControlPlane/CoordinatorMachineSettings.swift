@@ -39,8 +39,8 @@ public struct CoordinatorMachineSettings: Sendable {
   /// 0 never evaluates.
   public var validationMicrobatches: Int
   public var learningRate: @Sendable (Step) -> Double
-  /// What the reports of a step must add up to.
-  public var denominators: @Sendable (Step) -> StepDenominators
+  /// What the reports of a step must add up to; throws when the data index cannot be read.
+  public var denominators: @Sendable (Step) throws -> StepDenominators
   public var limits = TimeLimits()
 
   /// Times in ticks of the shell's clock.
@@ -63,7 +63,7 @@ public struct CoordinatorMachineSettings: Sendable {
     schedule: ScheduleKind, shape: StepShape, units: [CostUnit], memory: MemoryModel, tensorCount: Int,
     totalSteps: Step, samplesPerStep: UInt64, tokensPerStep: UInt64, dataFingerprint: String, checkpointEvery: Step,
     validationEvery: Step, validationMicrobatches: Int, learningRate: @escaping @Sendable (Step) -> Double,
-    denominators: @escaping @Sendable (Step) -> StepDenominators
+    denominators: @escaping @Sendable (Step) throws -> StepDenominators
   ) {
     self.run = run
     self.runDirectory = runDirectory

@@ -10,6 +10,8 @@ public enum ReportError: Error, Hashable, Sendable, CustomStringConvertible {
   case tensorTwice(UInt32)
   case tensorMissing(Int)
   case denominators(expected: StepDenominators, reported: StepDenominators)
+  /// The data index did not say.
+  case denominatorsUnknown(reason: String)
   case lossNotFinite(microbatch: UInt32, what: String)
   case gradientNotFinite(tensor: UInt32)
 
@@ -33,6 +35,7 @@ public enum ReportError: Error, Hashable, Sendable, CustomStringConvertible {
     case .denominators(let expected, let reported):
       "the workers counted \(reported.targetTokens) target tokens and \(reported.images) images, "
         + "the data index says \(expected.targetTokens) and \(expected.images)"
+    case .denominatorsUnknown(let reason): "the counts of the step cannot be read from the data index: \(reason)"
     case .lossNotFinite(let m, let what): "the \(what) loss of microbatch \(m) is not finite"
     case .gradientNotFinite(let tensor): "the gradient of tensor \(tensor) is not finite"
     }

@@ -63,7 +63,8 @@ public struct StepBarrier: Hashable, Sendable {
     let reports = workers.compactMap { worker in reduced[worker].map { (worker: worker, report: $0) } }
     let losses = try ReportedLosses(
       reports.map { (worker: $0.worker, losses: $0.report.losses) }, count: settings.shape.microbatches)
-    let expected = settings.denominators(step)
+    let expected: StepDenominators
+    do { expected = try settings.denominators(step) } catch { throw .denominatorsUnknown(reason: "\(error)") }
     guard losses.counts == expected else { throw .denominators(expected: expected, reported: losses.counts) }
     let squares = try ReportedLosses.sumOfSquares(
       reports.map { (worker: $0.worker, norms: $0.report.norms) }, count: settings.tensorCount)

@@ -59,12 +59,12 @@ final class BackgroundCommits: Sendable {
     }
   }
 
-  func retain(keepLast: Int, keepEvery: Step) {
+  func retain(keepLast: Int, keepEvery: Step?) {
     queue.async { [self] in
       do throws(CheckpointError) {
         let known = verified.withLock { $0 }
         let removed = try store.applyRetention(
-          keepLast: keepLast, keepEvery: keepEvery == 0 ? nil : keepEvery, verified: known)
+          keepLast: keepLast, keepEvery: keepEvery, verified: known)
         post(.retained(removed: removed))
       } catch {
         post(.retentionFailed(reason: "\(error)"))

@@ -3,6 +3,7 @@ import ClusterModel
 import ControlPlane
 import Foundation
 import Logging
+import Transport
 import Wire
 
 extension CoordinatorLoop {
@@ -31,16 +32,9 @@ extension CoordinatorLoop {
 
   private func send(_ envelope: Envelope, to connection: Connection) {
     if case .runStep(let step) = envelope.message, stepBegan?.step != step { stepBegan = (step, .now) }
-    do {
-      switch try socket.send(envelope, to: connection) {
-      case .queued: break
-      case .unreachable: pending.append(.connectionRefused(connection))
-      case .failed(let reason):
-        log.warning("could not send to \(connection): \(reason)")
-        pending.append(.connectionRefused(connection))
-      }
-    } catch {
-      log.error("could not send to \(connection): \(error)")
+    guard let peer = peers[connection] else { return }
+    do throws(TransportError) { try server.send(envelope, to: peer) } catch {
+      if case .peerUnreachable = error {} else { log.warning("could not send to \(connection): \(error)") }
       pending.append(.connectionRefused(connection))
     }
   }
@@ -69,6 +63,7 @@ extension CoordinatorLoop {
       record.diffusionLoss.map { String(format: "diffusion %.4f", $0) },
     ].compactMap { $0 }
     log.info("validation at step \(record.step): \(parts.joined(separator: ", "))")
+    progress(status())
   }
 
   private func discard(_ step: Step) {
@@ -94,7 +89,9 @@ extension CoordinatorLoop {
   private func logStep(_ record: StepRecord) {
     let report = status()
     var parts = ["step \(record.step + 1)/\(settings.totalSteps)"]
-    parts.append(String(format: "loss %.4f", record.loss(diffusionWeight: settings.diffusionWeight)))
+    if let weight = settings.diffusionWeight {
+      parts.append(String(format: "loss %.4f", record.loss(diffusionWeight: weight)))
+    }
     if let loss = record.languageModelLoss { parts.append(String(format: "language model %.4f", loss)) }
     if let loss = record.diffusionLoss { parts.append(String(format: "diffusion %.4f", loss)) }
     parts.append(String(format: "norm %.3f", record.gradientNorm))
@@ -103,6 +100,7 @@ extension CoordinatorLoop {
     if let seconds = history.steps.last?.seconds { parts.append(String(format: "%.2f s", seconds)) }
     if let left = report.secondsLeft, left >= 1 { parts.append("\(PlanReport.duration(left)) left") }
     log.info("\(parts.joined(separator: "  "))")
+    progress(report)
   }
 }
 

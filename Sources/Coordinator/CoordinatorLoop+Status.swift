@@ -33,8 +33,9 @@ extension CoordinatorLoop {
     let answer = Envelope(
       run: machine.settings.run, generation: machine.state.generation, sender: .coordinator,
       message: .status(json: json))
+    guard let peer = peers[connection] else { return }
     // An observer that has hung up misses its answer; that is all.
-    _ = try? socket.send(answer, to: connection)
+    try? server.send(answer, to: peer)
   }
 
   /// From memory alone.
@@ -43,7 +44,7 @@ extension CoordinatorLoop {
     // A step whose commit is being reported counts already.
     let step = max(state.step, history.steps.last.map { $0.record.step + 1 } ?? 0)
     var report = StatusReport(
-      run: machine.settings.run.text, live: true, phase: machine.phaseName, generation: state.generation.number,
+      run: machine.settings.run.text, live: true, state: machine.phaseName, generation: state.generation.number,
       step: step, totalSteps: settings.totalSteps)
     report.tokens = step &* settings.tokensPerStep
     report.tokensTotal = settings.totalSteps &* settings.tokensPerStep

@@ -43,9 +43,11 @@ extension Journal {
             reason: "step \(record.step) did not reproduce what \(old.generation) committed: "
               + differences.joined(separator: ", "))
       }
-      if let newest = try Int64.fetchOne(database, sql: "SELECT max(step) FROM steps"), UInt64(newest) + 1 != record.step
+      if let newest = try Int64.fetchOne(database, sql: "SELECT max(step) FROM steps"),
+        UInt64(newest) + 1 != record.step
       {
-        return .differs(reason: "step \(record.step) cannot follow step \(newest): the steps between are not in the journal")
+        return .differs(
+          reason: "step \(record.step) cannot follow step \(newest): the steps between are not in the journal")
       }
       try database.execute(
         sql: "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -4,19 +4,15 @@ import ControlPlane
 import Foundation
 import Logging
 
-/// A run directory, locked, checked against the settings, with the state to begin from.
-struct RunOpening: ~Copyable {
-  let directory: RunDirectory
-  let lock: RunDirectoryLock
+/// A run, checked against the settings, with the state to begin from.
+struct RunOpening {
   let journal: Journal
   let store: CheckpointStore
   let run: RunID
   let start: CoordinatorStart
 
-  init(_ settings: CoordinatorSettings, log: Logger, now: Double) throws(CoordinatorError) {
-    let directory = RunDirectory(settings.runDirectory)
-    // The lock comes first: nothing of a live run is looked at, let alone changed.
-    let lock = try directory.acquire()
+  /// - Precondition: this process holds the directory's lock.
+  init(_ settings: CoordinatorSettings, in directory: RunDirectory, log: Logger, now: Double) throws(CoordinatorError) {
     let isNew = !directory.hasJournal
     let journal = try Journal(path: directory.journal)
     let store = CheckpointStore(directory: directory.checkpoints)
@@ -24,7 +20,7 @@ struct RunOpening: ~Copyable {
     let run: RunID
     if let text = try journal.fact(.run) { run = RunID(text) } else { run = Self.drawRunID() }
 
-    let found = try Self.findState(settings, store, log)
+    let found = try Self.findState(settings, store, known: Set(try journal.checkpoints().map(\.step)), log)
     let committed = try journal.committedSteps()
     if let manifest = found.manifest {
       guard manifest.data.fingerprint == settings.dataFingerprint else {
@@ -34,7 +30,9 @@ struct RunOpening: ~Copyable {
         throw .checkpointPosition(
           step: manifest.step, expected: manifest.step * settings.samplesPerStep, found: manifest.data.nextSample)
       }
-      if isNew { log.warning("\(directory.path) has checkpoints but no journal: the steps before are not in its record") }
+      if isNew {
+        log.warning("\(directory.path) has checkpoints but no journal: the steps before are not in its record")
+      }
       log.info("resuming from the checkpoint of step \(manifest.step)")
     }
     let from = found.manifest?.step ?? 0
@@ -47,15 +45,13 @@ struct RunOpening: ~Copyable {
     try journal.set(.tokensPerStep, "\(settings.tokensPerStep)")
     try journal.set(.samplesPerStep, "\(settings.samplesPerStep)")
     try journal.set(.outcome, nil)
-    try directory.writeConfiguration(settings.configurationText)
+    try directory.writeConfiguration(settings.configuration)
     let generation = try journal.beginGeneration(
       host: Self.hostName, processID: ProcessInfo.processInfo.processIdentifier, at: now)
     start = CoordinatorStart(
       generation: generation, fromStep: from, lastCheckpoint: found.manifest?.step,
       nextWorker: try journal.nextWorkerNumber(), evaluated: Set(try journal.validations().map(\.step)),
       saved: found.saved)
-    self.directory = directory
-    self.lock = lock
     self.journal = journal
     self.store = store
     self.run = run
@@ -89,23 +85,29 @@ struct RunOpening: ~Copyable {
   }
 
   /// The checkpoint to begin from and those after it. Damaged ones are named and put aside, unfinished ones removed.
-  private static func findState(_ settings: CoordinatorSettings, _ store: CheckpointStore, _ log: Logger)
-    throws(CoordinatorError) -> (manifest: CheckpointManifest?, saved: Set<Step>)
-  {
+  ///
+  /// - Parameter known: steps whose checkpoints the journal saw committed: they do not vanish without a word.
+  private static func findState(
+    _ settings: CoordinatorSettings, _ store: CheckpointStore, known: Set<Step>, _ log: Logger
+  ) throws(CoordinatorError) -> (manifest: CheckpointManifest?, saved: Set<Step>) {
     var manifest: CheckpointManifest?
     var saved: Set<Step> = []
     do throws(CheckpointError) {
-      switch settings.start {
+      switch settings.resume {
       case .newest:
         do throws(CheckpointError) {
           let found = try store.newestValid(expecting: settings.checkpointShapes)
           manifest = found.manifest
           for error in found.rejected { try reject(error, store, log) }
-        } catch .noCheckpoint {
-          manifest = nil
-        } catch .noneUsable(_, let rejected) where !(try hasCommitted(store)) {
-          // Only leftovers of writing: the run had no checkpoint yet.
-          for error in rejected { log.notice("removing an unfinished checkpoint: \(error)") }
+        } catch {
+          switch error {
+          case .noCheckpoint where known.isEmpty: break
+          case .noneUsable(_, let rejected) where known.isEmpty:
+            // Leftovers of writing alone mean that the run had no checkpoint yet.
+            guard try !hasCommitted(store) else { throw error }
+            for error in rejected { log.notice("no checkpoint, but an unfinished one: \(error)") }
+          default: throw error
+          }
         }
       case .step(let step):
         if step > 0 { manifest = try store.load(step: step, expecting: settings.checkpointShapes) }
@@ -117,6 +119,11 @@ struct RunOpening: ~Copyable {
             continue
           }
         }
+      }
+      for entry in try store.list() where known.contains(entry.step) {
+        guard case .uncommitted = entry.state else { continue }
+        let place = try store.setAside(step: entry.step)
+        log.warning("the checkpoint of step \(entry.step) has lost its manifest; its files are now in \(place)")
       }
       for step in try store.removeUncommitted() { log.notice("removed the unfinished checkpoint of step \(step)") }
     } catch {
@@ -133,7 +140,8 @@ struct RunOpening: ~Copyable {
     return false
   }
 
-  private static func reject(_ error: CheckpointError, _ store: CheckpointStore, _ log: Logger) throws(CheckpointError) {
+  private static func reject(_ error: CheckpointError, _ store: CheckpointStore, _ log: Logger) throws(CheckpointError)
+  {
     guard case .damaged(let step, _, _) = error, try store.isCommitted(step) else {
       log.warning("not using \(error)")
       return

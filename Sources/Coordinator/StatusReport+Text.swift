@@ -45,7 +45,7 @@ extension StatusReport {
   }
 
   private var headline: String {
-    "run \(run.prefix(8))  \(phase)" + (live ? "" : " (no coordinator is running; from the journal)")
+    "run \(run.prefix(8))  \(state)" + (live ? "" : " (no coordinator is running; from the journal)")
   }
 
   private func bar(width: Int) -> String {

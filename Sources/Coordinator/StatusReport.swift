@@ -12,7 +12,7 @@ public struct StatusReport: Hashable, Sendable, Codable {
   /// Whether a live coordinator answered; otherwise the journal did.
   public var live: Bool
   /// assembling, preparing, training, evaluating, draining, saving, stopping, an outcome's kind, or stopped.
-  public var phase: String
+  public var state: String
   public var generation: UInt64
   /// Committed steps.
   public var step: UInt64
@@ -120,10 +120,10 @@ public struct StatusReport: Hashable, Sendable, Codable {
     }
   }
 
-  public init(run: String, live: Bool, phase: String, generation: UInt64, step: UInt64, totalSteps: UInt64) {
+  public init(run: String, live: Bool, state: String, generation: UInt64, step: UInt64, totalSteps: UInt64) {
     self.run = run
     self.live = live
-    self.phase = phase
+    self.state = state
     self.generation = generation
     self.step = step
     self.totalSteps = totalSteps
@@ -170,7 +170,7 @@ extension StatusReport {
     let total = try journal.fact(.totalSteps).flatMap { UInt64($0) } ?? step
     let generation = try journal.newestGeneration()
     var report = StatusReport(
-      run: try journal.fact(.run) ?? "", live: false, phase: "stopped", generation: generation.number, step: step,
+      run: try journal.fact(.run) ?? "", live: false, state: "stopped", generation: generation.number, step: step,
       totalSteps: total)
     let tokensPerStep = try journal.fact(.tokensPerStep).flatMap { UInt64($0) } ?? 0
     report.tokens = step &* tokensPerStep
@@ -196,8 +196,10 @@ extension StatusReport {
           memoryLimitBytes: nil)
       }
     }
-    if let text = try journal.fact(.outcome), let ending = try? JSONDecoder().decode(Ending.self, from: Data(text.utf8)) {
+    if let text = try journal.fact(.outcome), let ending = try? JSONDecoder().decode(Ending.self, from: Data(text.utf8))
+    {
       report.outcome = ending
+      report.state = ending.kind
     }
     return report
   }

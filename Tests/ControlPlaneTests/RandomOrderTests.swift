@@ -54,7 +54,7 @@ private struct RandomRun {
   mutating func run() {
     obey(machine.start())
     for number in 0..<workers {
-      let connection = Connection([UInt8(number)])
+      let connection = Connection("\(number)")
       let hello = Hello(
         worker: nil, host: "h\(number)", processID: 1, threads: 1, memoryLimitBytes: 0, deviceFingerprint: "cpu",
         gigaflopsPerSecond: 1, dataEndpoint: "\(number)")
@@ -103,7 +103,7 @@ private struct RandomRun {
     guard hasFaults, Int.random(in: 0..<40, using: &random) == 0 else { return }
     switch Int.random(in: 0..<3, using: &random) {
     case 0: obey(machine.handle(.stopRequested(reason: "asked")))
-    case 1: obey(machine.handle(.connectionRefused(Connection([UInt8.random(in: 0..<4, using: &random)]))))
+    case 1: obey(machine.handle(.connectionRefused(Connection("\(Int.random(in: 0..<4, using: &random))"))))
     default:
       if let step = committing {
         committing = nil

@@ -50,7 +50,7 @@ struct ScenarioWorld {
   }
 
   private func number(_ names: [String]) -> Step { names.first.flatMap { Step($0) } ?? 0 }
-  private func connection(_ name: String) -> Connection { Connection(Array(name.utf8)) }
+  private func connection(_ name: String) -> Connection { Connection(name) }
 
   /// `all` is everybody with a place, in rank order.
   private func targets(_ names: [String]) -> [String] {
@@ -208,8 +208,8 @@ extension ScenarioWorld {
       "persist \(record.generation) from step \(record.fromStep): units \(text(record.plan.stageUnits)), "
         + "leaves \(text(record.plan.replicaLeaves)), places \(record.plan.places.map { $0.map(\.number) })"
     case .send(let envelope, let connection):
-      "-> \(String(decoding: connection.bytes, as: UTF8.self)): \(text(envelope.message))"
-    case .answerStatus(let connection): "status for \(String(decoding: connection.bytes, as: UTF8.self))"
+      "-> \(connection): \(text(envelope.message))"
+    case .answerStatus(let connection): "status for \(connection)"
     case .commitStep(let record):
       "commit step \(record.step): samples \(record.samples), losses \(record.languageModelLoss ?? -1) "
         + "\(record.diffusionLoss ?? -1), norm \(record.gradientNorm)"

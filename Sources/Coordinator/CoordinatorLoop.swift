@@ -1,0 +1,145 @@
+import Checkpoints
+import ClusterModel
+import ControlPlane
+import Foundation
+import Logging
+import Transport
+import Wire
+
+/// The event loop; confined to the thread that runs it.
+final class CoordinatorLoop {
+  let settings: CoordinatorSettings
+  let journal: Journal
+  let store: CheckpointStore
+  let server: ControlServer
+  let log: Logger
+  let commits: BackgroundCommits
+  var machine: CoordinatorMachine
+  /// Events that directives brought about, handled before anything new is read.
+  var pending: [CoordinatorEvent] = []
+  var outcome: Outcome?
+  var history: StepHistory
+  private let clock = ContinuousClock()
+  /// When the current step's first `runStep` left.
+  var stepBegan: (step: Step, at: ContinuousClock.Instant)?
+
+  var progress: (StatusReport) -> Void = { _ in }
+  /// The socket's names of the members' connections, and of whoever is being answered.
+  var peers: [Connection: PeerIdentity] = [:]
+
+  init(
+    settings: CoordinatorSettings, directory: RunDirectory, opening: RunOpening, server: ControlServer, log: Logger
+  ) {
+    self.settings = settings
+    self.server = server
+    self.log = log
+    journal = opening.journal
+    store = opening.store
+    let run = opening.run
+    machine = CoordinatorMachine(
+      settings: settings.machineSettings(run: run, directory: directory), start: opening.start)
+    history = StepHistory(journal: journal, checkpoint: opening.start.lastCheckpoint)
+    let configuration = settings.configuration
+    let fingerprint = settings.dataFingerprint
+    let precision = settings.precision
+    let waker = server.waker
+    commits = BackgroundCommits(store: store, wake: { waker.wake() }) { request in
+      CheckpointContext(
+        run: run, generation: request.generation, configuration: configuration,
+        data: DataPosition(nextSample: request.nextSample, fingerprint: fingerprint),
+        device: request.deviceFingerprint, precision: precision)
+    }
+  }
+
+  func run(stopRequested: () -> Bool) throws -> Outcome {
+    // Whatever ends the loop, no manifest is left half way: the process stays until it is done.
+    defer { commits.finish() }
+    obey(machine.start())
+    let tick = Duration.seconds(CoordinatorSettings.tickSeconds)
+    var nextTick = clock.now + tick
+    var wasAsked = false
+    while outcome == nil {
+      let wait = max(.zero, nextTick - clock.now)
+      for incoming in try server.poll(timeoutMilliseconds: Int(wait / .milliseconds(1)) + 1) { take(incoming) }
+      for report in commits.drain() { take(report) }
+      if !wasAsked, stopRequested() {
+        wasAsked = true
+        feed(.stopRequested(reason: "asked to stop"))
+      }
+      if clock.now >= nextTick {
+        // One tick however late: the machine's time is the time in which it could listen.
+        feed(.tick)
+        nextTick = clock.now + tick
+      }
+    }
+    guard let outcome else { preconditionFailure("the loop ends with an outcome") }
+    farewell()
+    return outcome
+  }
+
+  private func feed(_ event: CoordinatorEvent) {
+    pending.append(event)
+    while !pending.isEmpty, outcome == nil { obey(machine.handle(pending.removeFirst())) }
+  }
+
+  private func take(_ incoming: Incoming) {
+    switch incoming.content {
+    case .malformed(let error): log.debug("dropped garbage of \(incoming.peer): \(error)")
+    case .envelope(let envelope):
+      let connection = Connection(incoming.peer.description)
+      peers[connection] = incoming.peer
+      feed(.message(envelope, from: connection))
+      // Whoever is not a member is forgotten: connections come and go, the table must not grow with them.
+      if machine.state.membership.worker(at: connection) == nil { peers[connection] = nil }
+    }
+  }
+
+  private func take(_ report: BackgroundCommits.Report) {
+    switch report {
+    case .commit(let result):
+      switch result.outcome {
+      case .committed(let digest, let size):
+        let now = Date().timeIntervalSince1970
+        let checkpoint = JournaledCheckpoint(
+          step: result.request.step, nextSample: result.request.nextSample, digest: digest, sizeBytes: size,
+          committedAtSeconds: now)
+        history.checkpoint = (checkpoint.step, now)
+        do throws(CoordinatorError) {
+          try journal.record(checkpoint, generation: result.request.generation)
+        } catch {
+          // The manifest is the commit; the journal's row only tells of it.
+          log.error("the checkpoint of step \(checkpoint.step) is complete, but \(error)")
+        }
+        feed(.checkpointCommitted(result.request.step))
+      case .failed(let reason): feed(.checkpointCommitFailed(result.request.step, reason: reason))
+      }
+    case .retained(let removed):
+      if !removed.isEmpty { log.debug("removed the checkpoints of steps \(removed) as configured") }
+    case .retentionFailed(let reason): log.warning("old checkpoints could not be removed: \(reason)")
+    }
+  }
+
+  /// Repeats the stop until each worker has hung up, so that it is not lost with the sockets.
+  private func farewell() {
+    guard case .finished(let outcome) = machine.state.phase else { return }
+    var present = machine.state.membership.sorted
+    let disposition: Stop.Disposition =
+      switch outcome.kind {
+      case .done: .done
+      case .drained, .requeue: .requeue
+      default: .failed
+      }
+    let stop = Envelope(
+      run: machine.settings.run, generation: machine.state.generation, sender: .coordinator,
+      message: .stop(Stop(disposition: disposition, reason: outcome.reason)))
+    let deadline = clock.now + .seconds(2)
+    while !present.isEmpty, clock.now < deadline {
+      guard (try? server.poll(timeoutMilliseconds: 50)) != nil else { return }
+      present.removeAll { member in
+        guard let peer = peers[member.connection] else { return true }
+        do throws(TransportError) { try server.send(stop, to: peer) } catch { return true }
+        return false
+      }
+    }
+  }
+}

@@ -1,0 +1,202 @@
+import Checkpoints
+import ClusterModel
+import ControlPlane
+import Coordinator
+import Foundation
+import Synchronization
+import Testing
+import Transport
+import Wire
+
+/// The shell over real sockets and files, with workers that compute nothing.
+@Suite("Coordinator process", .serialized, .timeLimit(.minutes(2))) struct CoordinatorProcessTests {
+  private func outcome(_ ended: TestRun.Ended) throws -> CoordinatorOutcome { try ended.outcome.get() }
+
+  @Test("a run goes to its end: journal, checkpoints, retention, validations, stop to every worker")
+  func toTheEnd() throws {
+    let run = TestRun()
+    let ended = run.run(run.settings())
+    #expect(try outcome(ended) == .done(step: 6))
+    #expect(ended.stops.compactMap { $0?.disposition } == [.done, .done])
+
+    let directory = RunDirectory(run.path)
+    #expect(directory.liveCoordinator() == nil)
+    let journal = try Journal.reading(path: directory.journal)
+    let steps = try journal.steps(0..<100)
+    #expect(steps.map(\.record.step) == Array(0..<6))
+    // Each sample once, in order.
+    let expected = (0..<6 as Range<UInt64>).map { $0 * 8..<($0 + 1) * 8 }
+    #expect(steps.map(\.record.samples) == expected)
+    #expect(steps.first?.record.languageModelLoss == 46.0 / 40)
+    #expect(try journal.validations().map(\.step) == [0, 3, 6])
+    #expect(try journal.checkpoints().map(\.step).last == 6)
+    let store = CheckpointStore(directory: directory.checkpoints)
+    let kept = try store.list().map(\.step)
+    #expect(kept.count <= 2 && kept.last == 6)
+    let manifest = try store.verify(step: 6).manifest
+    #expect(manifest.data.nextSample == 48 && manifest.device == "fake")
+    #expect(try journal.fact(.run) == manifest.run)
+    // One line a step.
+    #expect(ended.log.filter { $0.hasPrefix("info step ") }.count == 6)
+    // Nothing left to do: no workers are awaited.
+    #expect(try outcome(run.run(run.settings(), startsWorkers: false)) == .done(step: 6))
+  }
+
+  @Test("a stop drains to a checkpoint; the resume goes on there, on other workers, with every sample once")
+  func stopAndResume() throws {
+    let run = TestRun()
+    var settings = run.settings(steps: 12)
+    settings.checkpointEvery = 0
+    guard case .stopped(let step, _) = try outcome(run.run(settings, stopAtStep: 3)) else {
+      Issue.record("expected a drained run")
+      return
+    }
+    #expect(step >= 4 && step < 12)
+    let store = CheckpointStore(directory: run.path + "/checkpoints")
+    #expect(try store.list().map(\.step) == [step])
+
+    settings = run.settings(workers: 1, steps: 12)
+    let resumed = run.run(settings)
+    #expect(try outcome(resumed) == .done(step: 12))
+    #expect(resumed.log.contains { $0.contains("resuming from the checkpoint of step \(step)") })
+    let records = try Journal.reading(path: run.path + "/journal.sqlite").steps(0..<100).map(\.record)
+    let firsts = (0..<12 as Range<UInt64>).map { $0 * 8 }
+    #expect(records.map(\.samples.lowerBound) == firsts)
+    #expect(records.first?.generation == Generation(1) && records.last?.generation == Generation(2))
+  }
+
+  @Test("losing a worker ends in requeue with the newest checkpoint; replayed steps must reproduce")
+  func lossAndReplay() throws {
+    let run = TestRun()
+    let settings = run.settings(steps: 8)
+    let lost = run.run(settings, faults: [1: .dies(atStep: 5)])
+    guard case .requeue(let reason, let checkpoint) = try outcome(lost) else {
+      Issue.record("expected requeue, got \(lost.outcome)")
+      return
+    }
+    #expect(reason.contains("lost worker"))
+    #expect(checkpoint == 4 || checkpoint == 2)
+
+    // Step 4 was committed after the checkpoint of step 4: another result for it is refused.
+    let drifting = run.run(settings, faults: [0: .drifts(atStep: 4), 1: .drifts(atStep: 4)])
+    guard case .failed(70, let difference) = try outcome(drifting) else {
+      Issue.record("expected a failure, got \(drifting.outcome)")
+      return
+    }
+    #expect(difference.contains("step 4 did not reproduce") && difference.contains("language-model loss"))
+
+    #expect(try outcome(run.run(settings)) == .done(step: 8))
+    let steps = try Journal.reading(path: run.path + "/journal.sqlite").steps(0..<100)
+    #expect(steps.map(\.record.step) == Array(0..<8))
+    #expect(steps[4].record.generation == Generation(1), "the first record of a replayed step stays")
+  }
+
+  @Test("a damaged checkpoint is named and put aside; the one before it is used")
+  func damagedCheckpoint() throws {
+    let run = TestRun()
+    #expect(try outcome(run.run(run.settings())) == .done(step: 6))
+    let file = run.path + "/checkpoints/step-000000006/worker-1.h5"
+    let handle = try FileHandle(forUpdating: URL(filePath: file))
+    try handle.seek(toOffset: 1000)
+    try handle.write(contentsOf: Data([0xFF, 0x00, 0xFF]))
+    try handle.close()
+
+    let ended = run.run(run.settings(steps: 7))
+    #expect(try outcome(ended) == .done(step: 7))
+    #expect(ended.log.contains { $0.contains("not using checkpoint of step 6: worker-1.h5") })
+    #expect(ended.log.contains { $0.contains("resuming from the checkpoint of step 4") })
+
+    var settings = run.settings(steps: 7)
+    settings.resume = .step(5)
+    let missing = run.run(settings)
+    #expect(throws: CoordinatorError.self) { try outcome(missing) }
+  }
+
+  @Test("checkpoints that cannot be written end the run with a storage failure") func diskFull() throws {
+    let run = TestRun()
+    let ended = run.run(run.settings(), faults: [0: .cannotWriteCheckpoints])
+    guard case .failed(74, let reason) = try outcome(ended) else {
+      Issue.record("expected a failure, got \(ended.outcome)")
+      return
+    }
+    #expect(reason.contains("no space left"))
+  }
+
+  @Test("a second coordinator, other data, another identity and a used port are refused with their class")
+  func refusals() throws {
+    let run = TestRun()
+    let codes = Mutex<[Int32]>([])
+    let settings = run.settings(steps: 3)
+    let ended = run.run(settings) { _ in
+      do { _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { false } } catch {
+        if let error = error as? CoordinatorError { codes.withLock { $0.append(error.exitCode) } }
+      }
+      let other = TestRun()
+      var used = other.settings()
+      used.listen = RunDirectory(settings.runDirectory).liveCoordinator()?.address ?? ""
+      do { _ = try CoordinatorProcess(used, log: CollectedLog { _ in }.logger) { false } } catch {
+        if case .addressInUse = error as? TransportError { codes.withLock { $0.append(69) } }
+      }
+    }
+    #expect(try outcome(ended) == .done(step: 3))
+    #expect(codes.withLock { $0 } == [73, 69])
+
+    func refusal(_ change: (inout CoordinatorSettings) -> Void) -> CoordinatorError? {
+      var settings = run.settings(steps: 4)
+      change(&settings)
+      do {
+        _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { false }
+        return nil
+      } catch { return error as? CoordinatorError }
+    }
+    #expect(refusal { $0.dataFingerprint = "other" }?.exitCode == 65)
+    let identity = refusal { $0.identity = "seed: 2\nwidth: 8" }
+    #expect(identity?.exitCode == 78)
+    #expect(identity?.description.contains("seed: 1 became seed: 2") == true)
+    #expect(refusal { $0.checkpointEvery = 1 } == nil)
+  }
+
+  @Test("status is answered within 100 ms while training, and from the journal afterwards") func status() throws {
+    let run = TestRun()
+    let live = Mutex<[(report: StatusReport, seconds: Double)]>([])
+    let ended = run.run(run.settings(steps: 40)) { address in
+      for _ in 0..<5 {
+        let begin = Date()
+        if let report = try? StatusQuery.ask(address, timeoutSeconds: 5, allowPlaintext: false) {
+          live.withLock { $0.append((report, Date().timeIntervalSince(begin))) }
+        }
+        Thread.sleep(forTimeInterval: 0.02)
+      }
+    }
+    #expect(try outcome(ended) == .done(step: 40))
+    let answers = live.withLock { $0 }
+    #expect(!answers.isEmpty)
+    for (report, seconds) in answers {
+      #expect(report.live && report.totalSteps == 40 && report.tokens == report.step * 512)
+      #expect(seconds < 0.5, "an idle machine answers within 0.1 s; tests share theirs")
+      #expect(report.workers.count <= 2)
+      #expect(try StatusReport(json: report.json()) == report)
+    }
+    let offline = try StatusReport.offline(RunDirectory(run.path), now: Date().timeIntervalSince1970)
+    #expect(!offline.live && offline.state == "done" && offline.step == 40 && offline.stepsToLose == 0)
+    #expect(offline.outcome?.exitCode == 0 && offline.workers.count == 2)
+    #expect(offline.text(width: 60).contains("step 40 of 40, 100.0 %"))
+  }
+
+  @Test("garbage and strangers disturb nobody") func garbage() throws {
+    let run = TestRun()
+    let ended = run.run(run.settings(steps: 20)) { address in
+      guard let client = try? ControlClient(address: address) else { return }
+      for _ in 0..<50 {
+        try? client.send(
+          Envelope(
+            run: RunID("00000000000000000000000000000000"), generation: Generation(1), sender: .worker(WorkerID(1)),
+            message: .failed(reason: "a lie")))
+        try? client.send(
+          Envelope(run: RunID(""), generation: Generation(1), sender: .coordinator, message: .runStep(step: 3)))
+        _ = try? client.poll(timeoutMilliseconds: 5)
+      }
+    }
+    #expect(try outcome(ended) == .done(step: 20))
+  }
+}

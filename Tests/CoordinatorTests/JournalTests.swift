@@ -1,0 +1,66 @@
+import ClusterModel
+import ControlPlane
+import Coordinator
+import Foundation
+import Testing
+
+@Suite("Journal") struct JournalTests {
+  private func temporary() -> String {
+    FileManager.default.temporaryDirectory.appending(path: "journal-\(UUID().uuidString).sqlite").path
+  }
+  private func record(_ step: Step, loss: Double? = 2.5, generation: Generation = Generation(1)) -> StepRecord {
+    StepRecord(
+      step: step, generation: generation, samples: step * 4..<(step + 1) * 4, tokens: 64, targetTokens: 30, images: 2,
+      languageModelLoss: loss, diffusionLoss: nil, gradientSumOfSquares: 0.1 + 0.2, learningRate: 1e-3)
+  }
+
+  @Test("commits are durable: synchronous is FULL") func durable() throws {
+    let path = temporary()
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    #expect(try Journal(path: path).synchronousMode() == 2)
+  }
+
+  @Test("steps follow each other, and numbers come back with all their bits") func steps() throws {
+    let path = temporary()
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let journal = try Journal(path: path)
+    let generation = try journal.beginGeneration(host: "h", processID: 1, at: 0)
+    #expect(generation == Generation(1))
+    #expect(try journal.commit(record(0), seconds: 1.5, at: 10) == .committed)
+    #expect(try journal.commit(record(1, loss: nil), seconds: 1, at: 11) == .committed)
+    guard case .differs(let gap) = try journal.commit(record(3), seconds: 1, at: 12) else {
+      Issue.record("a gap was committed")
+      return
+    }
+    #expect(gap.contains("cannot follow step 1"))
+    let read = try Journal.reading(path: path).steps(0..<10)
+    #expect(read.map(\.record) == [record(0), record(1, loss: nil)])
+    #expect(read[0].record.gradientSumOfSquares.bitPattern == (0.1 + 0.2).bitPattern)
+    #expect(try journal.committedSteps() == 2)
+  }
+
+  @Test("a replayed step keeps its first record, and must have the same bits") func replay() throws {
+    let path = temporary()
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let journal = try Journal(path: path)
+    _ = try journal.beginGeneration(host: "h", processID: 1, at: 0)
+    let second = try journal.beginGeneration(host: "h", processID: 2, at: 1)
+    #expect(second == Generation(2))
+    _ = try journal.commit(record(0), seconds: 1, at: 10)
+    #expect(try journal.commit(record(0, generation: second), seconds: 9, at: 20) == .reproduced)
+    #expect(try journal.steps(0..<1).first?.record.generation == Generation(1))
+    guard case .differs(let reason) = try journal.commit(record(0, loss: (2.5).nextUp), seconds: 1, at: 30) else {
+      Issue.record("one bit was not seen")
+      return
+    }
+    #expect(reason.contains("did not reproduce"))
+  }
+
+  @Test("what is no journal is refused with its name") func foreign() throws {
+    let path = temporary()
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try Data("not a database, but long enough to be taken for one".utf8).write(to: URL(filePath: path))
+    #expect(throws: CoordinatorError.self) { try Journal(path: path) }
+    #expect(throws: CoordinatorError.self) { try StatusReport.offline(RunDirectory("/nonexistent"), now: 0) }
+  }
+}
