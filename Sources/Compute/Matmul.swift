@@ -143,7 +143,7 @@ final class MatmulCache {
   /// Tiles large enough for the library to reach its speed, small enough for the caches, and enough of them to
   /// share out. Measured with oneDNN 2.6.3: 128-256 rows by 192-384 columns are the fastest throughout.
   static func cut(_ shape: MatmulShape) -> (rows: TileCut, columns: TileCut) {
-    let wantedTiles = 16
+    let wantedTiles = 8
     var rows = min(shape.rows, 256)
     var columns = min(shape.columns, 384)
     func tiles() -> Int {
