@@ -141,7 +141,8 @@ final class MatmulCache {
   }
 
   /// Tiles large enough for the library to reach its speed, small enough for the caches, and enough of them to
-  /// share out. Measured with oneDNN 2.6.3: 128-256 rows by 192-384 columns are the fastest throughout.
+  /// share out. In one sweep with oneDNN 2.6.3 on a busy machine (AMX),
+  /// 256 x 384 was among the fastest for a times b transposed; for weight gradients 512 x 768 came out 7 % faster.
   static func cut(_ shape: MatmulShape) -> (rows: TileCut, columns: TileCut) {
     let wantedTiles = 8
     var rows = min(shape.rows, 256)
