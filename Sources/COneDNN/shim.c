@@ -19,17 +19,29 @@ static dnnl_status_t ensure_engine(void) {
 
 struct onednn_lane {
   dnnl_stream_t stream;
+  int index;
 };
+
+enum { operand_count = 4 };
+static const int argument_kinds[operand_count] = {
+    DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD};
+
+// Memory objects are reused with new addresses: each lane has its own, made at its first call.
+typedef struct {
+  dnnl_memory_t memory[operand_count];
+} lane_memory;
 
 struct onednn_matmul {
   dnnl_primitive_t primitive;
   dnnl_memory_desc_t a, b, c, scratch;
+  int lane_count;
+  lane_memory *lanes;
   size_t scratch_bytes;
   const char *implementation;
   dnnl_primitive_desc_t descriptor;
 };
 
-int onednn_lane_create(onednn_lane **result) {
+int onednn_lane_create(int index, onednn_lane **result) {
   dnnl_status_t status = ensure_engine();
   if (status != dnnl_success) return status;
   onednn_lane *lane = calloc(1, sizeof *lane);
@@ -39,6 +51,7 @@ int onednn_lane_create(onednn_lane **result) {
     free(lane);
     return status;
   }
+  lane->index = index;
   *result = lane;
   return dnnl_success;
 }
@@ -96,11 +109,17 @@ static dnnl_status_t create_primitive(const onednn_matmul_shape *shape, onednn_m
   return dnnl_primitive_create(&matmul->primitive, matmul->descriptor);
 }
 
-int onednn_matmul_create(const onednn_matmul_shape *shape, onednn_matmul **result) {
+int onednn_matmul_create(const onednn_matmul_shape *shape, int lane_count, onednn_matmul **result) {
   dnnl_status_t status = ensure_engine();
   if (status != dnnl_success) return status;
   onednn_matmul *matmul = calloc(1, sizeof *matmul);
   if (!matmul) return dnnl_out_of_memory;
+  matmul->lane_count = lane_count;
+  matmul->lanes = calloc((size_t)lane_count, sizeof *matmul->lanes);
+  if (!matmul->lanes) {
+    free(matmul);
+    return dnnl_out_of_memory;
+  }
   // The number of threads at creation decides the blocking, and so the bits.
   onednn_use_one_thread();
   status = create_primitive(shape, matmul);
@@ -116,6 +135,10 @@ void onednn_matmul_destroy(onednn_matmul *matmul) {
   if (!matmul) return;
   if (matmul->primitive) dnnl_primitive_destroy(matmul->primitive);
   if (matmul->descriptor) dnnl_primitive_desc_destroy(matmul->descriptor);
+  for (int lane = 0; lane < matmul->lane_count; lane++)
+    for (int i = 0; i < operand_count; i++)
+      if (matmul->lanes[lane].memory[i]) dnnl_memory_destroy(matmul->lanes[lane].memory[i]);
+  free(matmul->lanes);
   free(matmul);
 }
 
@@ -124,20 +147,19 @@ const char *onednn_matmul_implementation(const onednn_matmul *matmul) { return m
 
 int onednn_matmul_execute(
     const onednn_matmul *matmul, onednn_lane *lane, const void *a, const void *b, void *c, void *scratch) {
-  // Memory objects are small handles; making them here costs less than a microsecond and shares nothing.
-  dnnl_exec_arg_t arguments[4] = {
-      {DNNL_ARG_SRC, NULL}, {DNNL_ARG_WEIGHTS, NULL}, {DNNL_ARG_DST, NULL}, {DNNL_ARG_SCRATCHPAD, NULL}};
-  const dnnl_memory_desc_t *descriptions[4] = {&matmul->a, &matmul->b, &matmul->c, &matmul->scratch};
-  void *addresses[4] = {(void *)a, (void *)b, c, scratch};
-  int made = 0;
-  dnnl_status_t status = dnnl_success;
-  for (; made < 4 && status == dnnl_success; made++)
-    status = dnnl_memory_create(&arguments[made].memory, descriptions[made], engine, addresses[made]);
-  if (status == dnnl_success) status = dnnl_primitive_execute(matmul->primitive, lane->stream, 4, arguments);
-  if (status == dnnl_success) status = dnnl_stream_wait(lane->stream);
-  for (int i = 0; i < made; i++)
-    if (arguments[i].memory) dnnl_memory_destroy(arguments[i].memory);
-  return status;
+  const dnnl_memory_desc_t *descriptions[operand_count] = {&matmul->a, &matmul->b, &matmul->c, &matmul->scratch};
+  void *addresses[operand_count] = {(void *)a, (void *)b, c, scratch};
+  dnnl_memory_t *memory = matmul->lanes[lane->index].memory;
+  dnnl_exec_arg_t arguments[operand_count];
+  for (int i = 0; i < operand_count; i++) {
+    dnnl_status_t status = memory[i] ? dnnl_memory_set_data_handle(memory[i], addresses[i])
+                                     : dnnl_memory_create(&memory[i], descriptions[i], engine, addresses[i]);
+    if (status != dnnl_success) return status;
+    arguments[i].arg = argument_kinds[i];
+    arguments[i].memory = memory[i];
+  }
+  dnnl_status_t status = dnnl_primitive_execute(matmul->primitive, lane->stream, operand_count, arguments);
+  return status == dnnl_success ? dnnl_stream_wait(lane->stream) : status;
 }
 
 // oneDNN links the OpenMP runtime of its own build; looking the symbol up avoids a second one.
@@ -176,11 +198,14 @@ int onednn_supports_bfloat16(void) {
   }
 }
 
-const char *onednn_version_text(void) {
-  static char text[32];
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  (void)once;
+static char version_text[32];
+static pthread_once_t version_once = PTHREAD_ONCE_INIT;
+static void make_version_text(void) {
   const dnnl_version_t *version = dnnl_version();
-  if (!text[0]) snprintf(text, sizeof text, "%d.%d.%d", version->major, version->minor, version->patch);
-  return text;
+  snprintf(version_text, sizeof version_text, "%d.%d.%d", version->major, version->minor, version->patch);
+}
+
+const char *onednn_version_text(void) {
+  pthread_once(&version_once, make_version_text);
+  return version_text;
 }

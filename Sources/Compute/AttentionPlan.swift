@@ -4,7 +4,7 @@ import KernelInterface
 ///
 /// T tokens, E head size. The grid starts at row 0 and depends on T alone.
 struct AttentionPlan {
-  static let queryTile = 128
+  static let queryTile = 256
   static let keyTile = 256
 
   let queries: TileCut

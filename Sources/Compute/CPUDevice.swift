@@ -17,7 +17,7 @@ public final class CPUDevice: Device {
   let pool: ThreadPool
   let kernels: KernelTable
   let lanes: [Lane]
-  let products = MatmulCache()
+  let products: MatmulCache
   let budget: MemoryBudget
   /// Shared by the threads of one operation; `Lane.scratch` is each thread's own.
   let scratch: ScratchMemory
@@ -41,8 +41,9 @@ public final class CPUDevice: Device {
     self.budget = budget
     pool = ThreadPool(threads: max(threads, 1), pin: pin)
     var lanes: [Lane] = []
-    for _ in 0..<pool.threads { lanes.append(try Lane(budget: budget)) }
+    for index in 0..<pool.threads { lanes.append(try Lane(index: index, budget: budget)) }
     self.lanes = lanes
+    products = MatmulCache(lanes: pool.threads)
     scratch = ScratchMemory(budget: budget)
     widened = ScratchMemory(budget: budget)
     multipliesBFloat16 = onednn_supports_bfloat16() != 0

@@ -42,7 +42,7 @@ func softmaxTileKernel<E: ComputeElement>(_: E.Type, _ tile: SoftmaxTile) {
 
     let row = scores + touched.lowerBound
     let outputs = probabilities + touched.lowerBound * E.sizeBytes
-    var largest = Vector(repeating: hidden)
+    var largest = splat(hidden)
     forEachVector(touched.count) { start, lanes in
       // Lanes beyond the end read as zero and must not win.
       let value = Float.load(row, start, lanes)
@@ -55,11 +55,11 @@ func softmaxTileKernel<E: ComputeElement>(_: E.Type, _ tile: SoftmaxTile) {
     forEachVector(touched.count) { start, lanes in
       let value = Float.load(row, start, lanes)
       let score = lanes == width ? value : firstLanes(value, lanes, otherwise: hidden)
-      let probability = exponential2(Vector(repeating: -after).addingProduct(score, Vector(repeating: tile.scale)))
+      let probability = exponential2(splat(-after).addingProduct(score, splat(tile.scale)))
       sum += probability
       E.store(probability, outputs, start, lanes)
     }
-    let kept = exponential2(Vector(repeating: before - after))[0]
+    let kept = exponential2(splat(before - after))[0]
     tile.state.maximum[query] = after
     tile.state.sum[query] = tile.state.sum[query] * kept + sum.total
     if kept != 1 {
@@ -111,8 +111,8 @@ func softmaxGradientTileKernel<E: ComputeElement>(_: E.Type, _ tile: SoftmaxGrad
     let upstream = tile.probabilityGradients + query * keys + touched.lowerBound
     let outputs = probabilities + touched.lowerBound * E.sizeBytes
     let results = gradients + touched.lowerBound * E.sizeBytes
-    let factor = Vector(repeating: tile.scale * log2OfE)
-    let offset = Vector(repeating: -tile.logSumExp[query] * log2OfE)
+    let factor = splat(tile.scale * log2OfE)
+    let offset = splat(-tile.logSumExp[query] * log2OfE)
     let delta = tile.delta[query]
     forEachVector(touched.count) { start, lanes in
       let probability = exponential2(offset.addingProduct(Float.load(scores, start, lanes), factor))

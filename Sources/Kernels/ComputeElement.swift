@@ -55,16 +55,12 @@ enum BFloat16: ComputeElement {
   @inline(__always) static var sizeBytes: Int { 2 }
   @inline(__always)
   static func load(_ address: UnsafeRawPointer) -> Vector {
-    let halves = address.loadUnaligned(as: SIMD16<UInt16>.self)
-    return Vector(bits: vector_widen(halves) &<< 16)
+    vector_from_bfloat16(address.loadUnaligned(as: SIMD16<UInt16>.self))
   }
-  /// To nearest, ties to even; a NaN stays one, made quiet so that rounding cannot carry it into a number.
+  /// To nearest, ties to even; a NaN stays one.
   @inline(__always)
   static func store(_ value: Vector, _ address: UnsafeMutableRawPointer) {
-    let bits = value.bits
-    let rounded = bits &+ 0x7FFF &+ ((bits &>> 16) & 1)
-    let kept = vector_where_number(value, Vector(bits: rounded), Vector(bits: bits | 0x0040_0000)).bits
-    address.storeBytes(of: vector_truncate(kept &>> 16), as: SIMD16<UInt16>.self)
+    address.storeBytes(of: vector_to_bfloat16(value), as: SIMD16<UInt16>.self)
   }
   @inline(__always)
   static func load(one address: UnsafeRawPointer) -> Float {

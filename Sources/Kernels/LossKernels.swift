@@ -13,7 +13,7 @@ func crossEntropyKernel<E: ComputeElement>(
   while first < count {
     let length = min(block, count - first)
     let values = logits + first
-    var largest = Vector(repeating: -Float.greatestFiniteMagnitude)
+    var largest = splat(-Float.greatestFiniteMagnitude)
     forEachVector(length) { start, lanes in
       let value = Float.load(values, start, lanes)
       largest = maximum(
@@ -21,28 +21,28 @@ func crossEntropyKernel<E: ComputeElement>(
     }
     let blockMaximum = largest.largest
     if blockMaximum > maximumSoFar {
-      let kept = exponential2(Vector(repeating: max(maximumSoFar - blockMaximum, -200) * log2OfE))[0]
+      let kept = exponential2(splat(max(maximumSoFar - blockMaximum, -200) * log2OfE))[0]
       sums *= kept
       maximumSoFar = blockMaximum
     }
-    let offset = Vector(repeating: -maximumSoFar * log2OfE)
+    let offset = splat(-maximumSoFar * log2OfE)
     forEachVector(length) { start, lanes in
       let value = Float.load(values, start, lanes)
       let score = lanes == width ? value : firstLanes(value, lanes, otherwise: -Float.infinity)
-      sums += exponential2(offset.addingProduct(score, Vector(repeating: log2OfE)))
+      sums += exponential2(offset.addingProduct(score, splat(log2OfE)))
     }
     first += block
   }
   let sum = sums.total
   let logSum = maximumSoFar + logarithm2(sum) * lnOf2
   if let gradient {
-    let offset = Vector(repeating: -maximumSoFar * log2OfE)
+    let offset = splat(-maximumSoFar * log2OfE)
     let factor = scale / sum
     forEachVector(count) { start, lanes in
       let value = Float.load(logits, start, lanes)
-      E.store(exponential2(offset.addingProduct(value, Vector(repeating: log2OfE))) * factor, gradient, start, lanes)
+      E.store(exponential2(offset.addingProduct(value, splat(log2OfE))) * factor, gradient, start, lanes)
     }
-    let probability = exponential2(Vector(repeating: (logits[target] - maximumSoFar) * log2OfE))[0] / sum
+    let probability = exponential2(splat((logits[target] - maximumSoFar) * log2OfE))[0] / sum
     E.store(one: (probability - 1) * scale, gradient + target * E.sizeBytes)
   }
   return logSum - logits[target]

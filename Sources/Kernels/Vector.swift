@@ -2,17 +2,31 @@ import CVector
 
 /// The unit of every loop. Sixteen lanes are one register with AVX-512 and two with AVX2.
 typealias Vector = SIMD16<Float>
-typealias Lanes32 = SIMD16<UInt32>
 
 /// Lanes of a `Vector`.
 @inline(__always) var width: Int { 16 }
 
-extension SIMD16<Float> {
-  @inline(__always)
-  var bits: Lanes32 { unsafeBitCast(self, to: Lanes32.self) }
+// Concrete operators, which are preferred to the generic ones of the standard library: see CVector.h.
+@_transparent func splat(_ x: Float) -> Vector { vector_splat(x) }
+@_transparent func + (x: Vector, y: Vector) -> Vector { vector_add(x, y) }
+@_transparent func - (x: Vector, y: Vector) -> Vector { vector_subtract(x, y) }
+@_transparent func * (x: Vector, y: Vector) -> Vector { vector_multiply(x, y) }
+@_transparent func / (x: Vector, y: Vector) -> Vector { vector_divide(x, y) }
+@_transparent func + (x: Vector, y: Float) -> Vector { vector_add(x, vector_splat(y)) }
+@_transparent func - (x: Vector, y: Float) -> Vector { vector_subtract(x, vector_splat(y)) }
+@_transparent func * (x: Vector, y: Float) -> Vector { vector_multiply(x, vector_splat(y)) }
+@_transparent func + (x: Float, y: Vector) -> Vector { vector_add(vector_splat(x), y) }
+@_transparent func - (x: Float, y: Vector) -> Vector { vector_subtract(vector_splat(x), y) }
+@_transparent func * (x: Float, y: Vector) -> Vector { vector_multiply(vector_splat(x), y) }
+@_transparent func / (x: Float, y: Vector) -> Vector { vector_divide(vector_splat(x), y) }
+@_transparent func += (x: inout Vector, y: Vector) { x = vector_add(x, y) }
+@_transparent func *= (x: inout Vector, y: Float) { x = vector_multiply(x, vector_splat(y)) }
+@_transparent prefix func - (x: Vector) -> Vector { vector_subtract(vector_splat(-0.0), x) }
 
-  @inline(__always)
-  init(bits: Lanes32) { self = unsafeBitCast(bits, to: Vector.self) }
+extension SIMD16<Float> {
+  /// self + x y, rounded once.
+  @_transparent
+  func addingProduct(_ x: Vector, _ y: Vector) -> Vector { vector_multiply_add(x, y, self) }
 
   /// Adds halves to halves, so that the order is the same however wide the registers are.
   @_transparent
@@ -49,44 +63,31 @@ func forEachVector(_ count: Int, _ body: (Int, Int) -> Void) {
 func exponential2(_ x: Vector) -> Vector {
   // 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the significand.
   let magic: Float = 12_582_912
-  let clamped = minimum(maximum(x, Vector(repeating: -126)), Vector(repeating: 127.49))
+  let clamped = minimum(maximum(x, splat(-126)), splat(127.49))
   let shifted = clamped + magic
   let rest = clamped - (shifted - magic)
-  var polynomial = Vector(repeating: 1.525_273_4e-5)
-  polynomial = Vector(repeating: 1.540_353_0e-4).addingProduct(polynomial, rest)
-  polynomial = Vector(repeating: 1.333_355_8e-3).addingProduct(polynomial, rest)
-  polynomial = Vector(repeating: 9.618_129_1e-3).addingProduct(polynomial, rest)
-  polynomial = Vector(repeating: 5.550_410_9e-2).addingProduct(polynomial, rest)
-  polynomial = Vector(repeating: 2.402_265_07e-1).addingProduct(polynomial, rest)
-  polynomial = Vector(repeating: 6.931_471_8e-1).addingProduct(polynomial, rest)
-  polynomial = Vector(repeating: 1).addingProduct(polynomial, rest)
+  var polynomial = splat(1.525_273_4e-5)
+  polynomial = splat(1.540_353_0e-4).addingProduct(polynomial, rest)
+  polynomial = splat(1.333_355_8e-3).addingProduct(polynomial, rest)
+  polynomial = splat(9.618_129_1e-3).addingProduct(polynomial, rest)
+  polynomial = splat(5.550_410_9e-2).addingProduct(polynomial, rest)
+  polynomial = splat(2.402_265_07e-1).addingProduct(polynomial, rest)
+  polynomial = splat(6.931_471_8e-1).addingProduct(polynomial, rest)
+  polynomial = splat(1).addingProduct(polynomial, rest)
   // The low bits of `shifted` are the integer; shifting them to the exponent drops the rest of `magic`.
-  let scaled = Vector(bits: polynomial.bits &+ (shifted.bits &<< 23))
-  let small = vector_where_less(x, Vector(repeating: -126), .zero, scaled)
-  let large = vector_where_less(Vector(repeating: 127.49), x, Vector(repeating: .infinity), small)
+  let scaled = vector_add_exponent(polynomial, shifted)
+  let small = vector_where_less(x, splat(-126), .zero, scaled)
+  let large = vector_where_less(splat(127.49), x, splat(.infinity), small)
   return vector_where_number(x, large, x)
 }
 
 @inline(__always) var log2OfE: Float { 1.442_695_04 }
 @inline(__always) var lnOf2: Float { 0.693_147_18 }
 
-/// e^x by way of 2^x. The rounding of x log2(e) is taken back to first order.
+/// 1 / (1 + e^-x). The rounding of x log2(e) costs a relative 2^-24 |x|, which matters only where the result is
+/// negligible.
 @_transparent
-func exponential(_ argument: Vector) -> Vector {
-  // Past these bounds the result is 0 or infinity already, and there is nothing to correct.
-  let x = minimum(maximum(argument, Vector(repeating: -100)), Vector(repeating: 88.3))
-  let product = x * log2OfE
-  // What the product lost: x * log2(e) exactly minus product, plus x times the rest of log2(e).
-  let lost = (-product).addingProduct(x, Vector(repeating: log2OfE)).addingProduct(x, Vector(repeating: 1.925_963e-8))
-  let power = exponential2(product)
-  let corrected = power.addingProduct(power, lost * lnOf2)
-  let bounded = vector_where_less(Vector(repeating: 88.3), argument, Vector(repeating: .infinity), corrected)
-  return vector_where_number(argument, bounded, argument)
-}
-
-/// 1 / (1 + e^-x)
-@_transparent
-func sigmoid(_ x: Vector) -> Vector { 1 / (1 + exponential(-x)) }
+func sigmoid(_ x: Vector) -> Vector { 1 / (1 + exponential2(x * -log2OfE)) }
 
 /// log2(x) without the C library, whose result depends on its version.
 ///

@@ -21,14 +21,15 @@ typedef struct {
 
 // One per thread: streams and memory objects must not be shared.
 typedef struct onednn_lane onednn_lane;
-// Immutable once made; any lane may execute it.
+// Any lane may execute it, several at a time.
 typedef struct onednn_matmul onednn_matmul;
 
 // All functions return 0 or a dnnl_status_t.
-int onednn_lane_create(onednn_lane **lane);
+int onednn_lane_create(int index, onednn_lane **lane);
 void onednn_lane_destroy(onednn_lane *lane);
 
-int onednn_matmul_create(const onednn_matmul_shape *shape, onednn_matmul **matmul);
+// For lanes with an index in 0 ..< lane_count.
+int onednn_matmul_create(const onednn_matmul_shape *shape, int lane_count, onednn_matmul **matmul);
 void onednn_matmul_destroy(onednn_matmul *matmul);
 size_t onednn_matmul_scratch_bytes(const onednn_matmul *matmul);
 const char *onednn_matmul_implementation(const onednn_matmul *matmul);

@@ -1,29 +1,53 @@
-// Vector instructions that Swift's SIMD types compile to one call per lane (Swift 6.3). Owner: Kernels.
+// Vector instructions for the kernels. Owner: Kernels.
 //
-// Inlined into the caller, so they use the instruction set that each build of the kernels is compiled for.
+// Swift 6.3 lowers most operators of SIMD16 (fused multiply-add, shifts, comparisons, selection, square root, products
+// with a scalar) lane by lane and leaves it to LLVM to find the vector again, which takes long and sometimes fails.
+// These are the same operations as one instruction each. They are inlined into the caller, so they use the instruction
+// set that each build of the kernels is compiled for.
 #pragma once
 #include <stdint.h>
 
 typedef float vector_float16 __attribute__((ext_vector_type(16)));
+typedef float vector_float8 __attribute__((ext_vector_type(8)));
+typedef double vector_double8 __attribute__((ext_vector_type(8)));
 typedef uint16_t vector_ushort16 __attribute__((ext_vector_type(16)));
 typedef uint32_t vector_uint16 __attribute__((ext_vector_type(16)));
-typedef double vector_double8 __attribute__((ext_vector_type(8)));
-typedef float vector_float8 __attribute__((ext_vector_type(8)));
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 
-// SIMD16.squareRoot() tests each lane and calls sqrtf.
+VECTOR_INLINE vector_float16 vector_splat(float x) { return (vector_float16)(x); }
+VECTOR_INLINE vector_float16 vector_add(vector_float16 x, vector_float16 y) { return x + y; }
+VECTOR_INLINE vector_float16 vector_subtract(vector_float16 x, vector_float16 y) { return x - y; }
+VECTOR_INLINE vector_float16 vector_multiply(vector_float16 x, vector_float16 y) { return x * y; }
+VECTOR_INLINE vector_float16 vector_divide(vector_float16 x, vector_float16 y) { return x / y; }
+// x y + sum, rounded once.
+VECTOR_INLINE vector_float16 vector_multiply_add(vector_float16 x, vector_float16 y, vector_float16 sum) {
+  return __builtin_elementwise_fma(x, y, sum);
+}
 VECTOR_INLINE vector_float16 vector_square_root(vector_float16 x) { return __builtin_elementwise_sqrt(x); }
 
-// SIMD16(truncatingIfNeeded:) converts lane by lane, out of line.
-VECTOR_INLINE vector_uint16 vector_widen(vector_ushort16 x) { return __builtin_convertvector(x, vector_uint16); }
-VECTOR_INLINE vector_ushort16 vector_truncate(vector_uint16 x) { return __builtin_convertvector(x, vector_ushort16); }
+// x 2^k, where k is the integer in the low significand bits of `integer`, and the result is a normal number.
+VECTOR_INLINE vector_float16 vector_add_exponent(vector_float16 x, vector_float16 integer) {
+  return (vector_float16)((vector_uint16)x + ((vector_uint16)integer << 23));
+}
 
-// pointwiseMin and pointwiseMax compare lane by lane. A NaN in x is lost to y.
+// bfloat16 to float32: the upper half of the bits.
+VECTOR_INLINE vector_float16 vector_from_bfloat16(vector_ushort16 x) {
+  return (vector_float16)(__builtin_convertvector(x, vector_uint16) << 16);
+}
+// float32 to bfloat16: to nearest, ties to even; a NaN is made quiet, so that rounding cannot carry it into a number.
+VECTOR_INLINE vector_ushort16 vector_to_bfloat16(vector_float16 x) {
+  vector_uint16 bits = (vector_uint16)x;
+  vector_uint16 rounded = bits + 0x7FFF + ((bits >> 16) & 1);
+  vector_uint16 kept = x == x ? rounded : (bits | 0x00400000);
+  return __builtin_convertvector(kept >> 16, vector_ushort16);
+}
+
+// A NaN in x is lost to y.
 VECTOR_INLINE vector_float16 vector_minimum(vector_float16 x, vector_float16 y) { return x < y ? x : y; }
 VECTOR_INLINE vector_float16 vector_maximum(vector_float16 x, vector_float16 y) { return x > y ? x : y; }
 
-// SIMD16.replacing(with:where:) on a comparison: sixteen times the code to compile, and to inline.
+// `then` in the lanes where x < y, or where x is a number.
 VECTOR_INLINE vector_float16 vector_where_less(
     vector_float16 x, vector_float16 y, vector_float16 then, vector_float16 otherwise) {
   return x < y ? then : otherwise;
@@ -46,7 +70,7 @@ VECTOR_INLINE float vector_largest(vector_float16 x) {
   return two.x > two.y ? two.x : two.y;
 }
 
-// SIMD8<Double>(SIMD8<Float>) converts lane by lane. Adds the squares of both halves.
+// Adds the squares of both halves.
 VECTOR_INLINE vector_double8 vector_add_squares(vector_double8 sum, vector_float16 x) {
   vector_double8 low = __builtin_convertvector(x.lo, vector_double8);
   vector_double8 high = __builtin_convertvector(x.hi, vector_double8);
