@@ -37,9 +37,9 @@ struct StatusCommand: ParsableCommand {
       let redraws = watch && !json && isatty(STDOUT_FILENO) == 1
       while true {
         let report = try ask()
-        if redraws { print("\u{1B}[H\u{1B}[2J", terminator: "") }
-        print(json ? try report.json() + "\n" : report.text(width: Self.columns), terminator: "")
-        fflush(stdout)
+        let text = json ? try report.json() + "\n" : report.text(width: Self.columns)
+        // Unbuffered, so that each report is out before the wait.
+        FileHandle.standardOutput.write(Data(((redraws ? "\u{1B}[H\u{1B}[2J" : "") + text).utf8))
         guard watch, report.live, report.outcome == nil else { return }
         Thread.sleep(forTimeInterval: 1)
       }
