@@ -34,7 +34,6 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
-    .package(url: "https://github.com/apple/swift-atomics", from: "1.3.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
@@ -94,7 +93,7 @@ let package = Package(
       dependencies: [
         "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute",
         "TransfusionModel", "Optimizers", "TrainingData", "Configuration", "CSystem",
-        .product(name: "Logging", package: "swift-log"), .product(name: "Atomics", package: "swift-atomics"),
+        .product(name: "Logging", package: "swift-log"),
       ]),
     .executableTarget(
       name: "transfusion",
@@ -128,7 +127,7 @@ let package = Package(
         "Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport", "Checkpoints",
         .product(name: "Logging", package: "swift-log"),
       ]),
-    .testTarget(name: "WorkerTests", dependencies: ["Worker"]),
+    .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
     .testTarget(name: "EndToEndTests", dependencies: ["Checkpoints", "HDF5"]),
     .testTarget(name: "TidyTests"),
   ],

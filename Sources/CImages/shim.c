@@ -107,6 +107,7 @@ bool cim_encode_png(const uint8_t *rgb, int32_t width, int32_t height, uint8_t *
   image.width = (png_uint_32)width;
   image.height = (png_uint_32)height;
   image.format = PNG_FORMAT_RGB;
+  image.flags = PNG_IMAGE_FLAG_FAST;  // somewhat larger files in a fraction of the time
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
   uint8_t *buffer = malloc(size);
   if (buffer == NULL) return fail(error, "out of memory");

@@ -1,6 +1,6 @@
 import ClusterModel
 import Digests
-import Glibc
+import Foundation
 import HDF5
 
 /// Why a checkpoint could not be written, found or trusted.

@@ -1,5 +1,5 @@
 import ClusterModel
-import Glibc
+import Foundation
 
 extension CheckpointStore {
   /// Makes a checkpoint of parts that are on disk: the manifest, durable, is the commit.

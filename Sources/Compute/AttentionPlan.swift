@@ -51,7 +51,7 @@ struct AttentionPlan {
 
   /// Tiles of queries within rows that begin and end between tiles of keys.
   func queryTiles(in rows: Range<Int>) -> Range<Int> {
-    rows.lowerBound / queries.size..<(rows.upperBound + queries.size - 1) / queries.size
+    rows.isEmpty ? 0..<0 : rows.lowerBound / queries.size..<(rows.upperBound + queries.size - 1) / queries.size
   }
 
   func keyTiles(in rows: Range<Int>) -> Range<Int> {

@@ -19,7 +19,8 @@ extension CPUDevice {
     if count == 0 { return }
     let ids = integers(at: targets)
     for row in 0..<count {
-      precondition(ids[row] >= 0 && ids[row] < vocabulary, "target \(ids[row]) is outside a vocabulary of \(vocabulary)")
+      precondition(
+        ids[row] >= 0 && ids[row] < vocabulary, "target \(ids[row]) is outside a vocabulary of \(vocabulary)")
     }
     var call = HeadLossCall(
       count: count, width: width, vocabulary: vocabulary, type: hidden.type, hidden: Bytes(address(hidden)),

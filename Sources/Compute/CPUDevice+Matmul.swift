@@ -14,7 +14,8 @@ extension CPUDevice {
       transposeB: transposeB)
     precondition(
       (transposeB ? bColumns : bRows) == shape.inner && c.count == shape.rows * shape.columns && a.type == b.type,
-      "product of \(a.type) \(a.shape)\(transposeA ? "^T" : "") and \(b.type) \(b.shape)\(transposeB ? "^T" : "") into \(c.shape)")
+      "product of \(a.type) \(a.shape)\(transposeA ? "^T" : "") and \(b.type) \(b.shape)\(transposeB ? "^T" : "") into \(c.shape)"
+    )
     precondition(!accumulate || c.type == .float32, "products accumulate in float32 only")
     if c.count == 0 { return }
     if shape.inner == 0 {

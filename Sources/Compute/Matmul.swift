@@ -70,8 +70,9 @@ final class Lane {
 
   deinit { onednn_lane_destroy(handle) }
 
-  func multiply(_ primitive: MatmulPrimitive, _ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ c: UnsafeMutableRawPointer)
-  {
+  func multiply(
+    _ primitive: MatmulPrimitive, _ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ c: UnsafeMutableRawPointer
+  ) {
     let code = onednn_matmul_execute(
       primitive.handle, handle, a, b, c, libraryScratch.reserve(primitive.scratchBytes))
     if code != 0, failure == nil {
@@ -141,9 +142,15 @@ final class MatmulCache {
     let wantedTiles = 16
     var rows = min(shape.rows, 512)
     var columns = min(shape.columns, 768)
-    func tiles() -> Int { TileCut(total: shape.rows, size: rows).count * TileCut(total: shape.columns, size: columns).count }
+    func tiles() -> Int {
+      TileCut(total: shape.rows, size: rows).count * TileCut(total: shape.columns, size: columns).count
+    }
     while tiles() < wantedTiles, rows > 128 || columns > 256 {
-      if rows >= columns || columns <= 256 { rows = roundUp(rows / 2, to: 32) } else { columns = roundUp(columns / 2, to: 64) }
+      if rows >= columns || columns <= 256 {
+        rows = roundUp(rows / 2, to: 32)
+      } else {
+        columns = roundUp(columns / 2, to: 64)
+      }
     }
     return (balanced(shape.rows, rows, 32), balanced(shape.columns, columns, 64))
   }

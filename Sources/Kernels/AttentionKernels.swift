@@ -71,7 +71,7 @@ func softmaxTileKernel<E: ComputeElement>(_: E.Type, _ tile: SoftmaxTile) {
   }
 }
 
-@inline(__always)
+@inline(never)
 func firstLanes(_ value: Vector, _ lanes: Int, otherwise: Float) -> Vector {
   var result = value
   for lane in lanes..<width { result[lane] = otherwise }

@@ -14,15 +14,22 @@ extension ComputeElement {
   @inline(__always)
   static func load(_ base: UnsafeRawPointer, _ index: Int, _ lanes: Int) -> Vector {
     let address = base + index * sizeBytes
-    if lanes == width { return load(address) }
-    var value = Vector.zero
-    for lane in 0..<lanes { value[lane] = load(one: address + lane * sizeBytes) }
-    return value
+    return lanes == width ? load(address) : loadPart(address, lanes)
   }
   @inline(__always)
   static func store(_ value: Vector, _ base: UnsafeMutableRawPointer, _ index: Int, _ lanes: Int) {
     let address = base + index * sizeBytes
-    if lanes == width { return store(value, address) }
+    if lanes == width { store(value, address) } else { storePart(value, address, lanes) }
+  }
+
+  @inline(never)
+  static func loadPart(_ address: UnsafeRawPointer, _ lanes: Int) -> Vector {
+    var value = Vector.zero
+    for lane in 0..<lanes { value[lane] = load(one: address + lane * sizeBytes) }
+    return value
+  }
+  @inline(never)
+  static func storePart(_ value: Vector, _ address: UnsafeMutableRawPointer, _ lanes: Int) {
     for lane in 0..<lanes { store(one: value[lane], address + lane * sizeBytes) }
   }
 }
@@ -56,7 +63,7 @@ enum BFloat16: ComputeElement {
   static func store(_ value: Vector, _ address: UnsafeMutableRawPointer) {
     let bits = value.bits
     let rounded = bits &+ 0x7FFF &+ ((bits &>> 16) & 1)
-    let kept = rounded.replacing(with: bits | 0x0040_0000, where: value .!= value)
+    let kept = vector_where_number(value, Vector(bits: rounded), Vector(bits: bits | 0x0040_0000)).bits
     address.storeBytes(of: vector_truncate(kept &>> 16), as: SIMD16<UInt16>.self)
   }
   @inline(__always)

@@ -22,7 +22,8 @@ func addKernel(_ source: Floats, _ destination: MutableFloats, _ count: Int) {
 }
 
 @inline(__always)
-func addBiasKernel<E: ComputeElement>(_: E.Type, _ bias: Floats, _ rows: MutableBytes, _ rowCount: Int, _ columns: Int) {
+func addBiasKernel<E: ComputeElement>(_: E.Type, _ bias: Floats, _ rows: MutableBytes, _ rowCount: Int, _ columns: Int)
+{
   for row in 0..<rowCount {
     let values = rows + row * columns * E.sizeBytes
     forEachVector(columns) { start, lanes in

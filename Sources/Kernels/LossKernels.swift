@@ -16,7 +16,8 @@ func crossEntropyKernel<E: ComputeElement>(
     var largest = Vector(repeating: -Float.greatestFiniteMagnitude)
     forEachVector(length) { start, lanes in
       let value = Float.load(values, start, lanes)
-      largest = maximum(lanes == width ? value : firstLanes(value, lanes, otherwise: -Float.greatestFiniteMagnitude), largest)
+      largest = maximum(
+        lanes == width ? value : firstLanes(value, lanes, otherwise: -Float.greatestFiniteMagnitude), largest)
     }
     let blockMaximum = largest.largest
     if blockMaximum > maximumSoFar {

@@ -3,19 +3,9 @@ import KernelInterface
 
 @inline(__always)
 func sumOfSquaresKernel(_ values: Floats, _ count: Int) -> Double {
-  var low = SIMD8<Double>.zero
-  var high = SIMD8<Double>.zero
-  forEachVector(count) { start, lanes in
-    let value = Float.load(values, start, lanes)
-    let first = SIMD8<Double>(value.lowHalf)
-    let second = SIMD8<Double>(value.highHalf)
-    low += first * first
-    high += second * second
-  }
-  let eight = low + high
-  let four = eight.lowHalf + eight.highHalf
-  let two = four.lowHalf + four.highHalf
-  return two.x + two.y
+  var sum = SIMD8<Double>.zero
+  forEachVector(count) { start, lanes in sum = vector_add_squares(sum, Float.load(values, start, lanes)) }
+  return vector_total_double(sum)
 }
 
 @inline(__always)

@@ -15,21 +15,11 @@ extension SIMD16<Float> {
   init(bits: Lanes32) { self = unsafeBitCast(bits, to: Vector.self) }
 
   /// Adds halves to halves, so that the order is the same however wide the registers are.
-  @inline(__always)
-  var total: Float {
-    let eight = lowHalf + highHalf
-    let four = eight.lowHalf + eight.highHalf
-    let two = four.lowHalf + four.highHalf
-    return two.x + two.y
-  }
+  @_transparent
+  var total: Float { vector_total(self) }
 
-  @inline(__always)
-  var largest: Float {
-    let eight = lowHalf.replacing(with: highHalf, where: highHalf .> lowHalf)
-    let four = eight.lowHalf.replacing(with: eight.highHalf, where: eight.highHalf .> eight.lowHalf)
-    let two = four.lowHalf.replacing(with: four.highHalf, where: four.highHalf .> four.lowHalf)
-    return two.x > two.y ? two.x : two.y
-  }
+  @_transparent
+  var largest: Float { vector_largest(self) }
 }
 
 /// Larger lanes of both; `b` where `a` is NaN.
@@ -72,9 +62,9 @@ func exponential2(_ x: Vector) -> Vector {
   polynomial = Vector(repeating: 1).addingProduct(polynomial, rest)
   // The low bits of `shifted` are the integer; shifting them to the exponent drops the rest of `magic`.
   let scaled = Vector(bits: polynomial.bits &+ (shifted.bits &<< 23))
-  let small = scaled.replacing(with: 0, where: x .< -126)
-  let large = small.replacing(with: .infinity, where: x .> 127.49)
-  return large.replacing(with: x, where: x .!= x)
+  let small = vector_where_less(x, Vector(repeating: -126), .zero, scaled)
+  let large = vector_where_less(Vector(repeating: 127.49), x, Vector(repeating: .infinity), small)
+  return vector_where_number(x, large, x)
 }
 
 @inline(__always) var log2OfE: Float { 1.442_695_04 }
@@ -82,14 +72,16 @@ func exponential2(_ x: Vector) -> Vector {
 
 /// e^x by way of 2^x. The rounding of x log2(e) is taken back to first order.
 @_transparent
-func exponential(_ x: Vector) -> Vector {
+func exponential(_ argument: Vector) -> Vector {
+  // Past these bounds the result is 0 or infinity already, and there is nothing to correct.
+  let x = minimum(maximum(argument, Vector(repeating: -100)), Vector(repeating: 88.3))
   let product = x * log2OfE
   // What the product lost: x * log2(e) exactly minus product, plus x times the rest of log2(e).
   let lost = (-product).addingProduct(x, Vector(repeating: log2OfE)).addingProduct(x, Vector(repeating: 1.925_963e-8))
   let power = exponential2(product)
   let corrected = power.addingProduct(power, lost * lnOf2)
-  // Past the clamps there is nothing to correct, and infinity times a difference would be NaN.
-  return corrected.replacing(with: power, where: power .== Vector(repeating: .infinity) .| (power .!= power))
+  let bounded = vector_where_less(Vector(repeating: 88.3), argument, Vector(repeating: .infinity), corrected)
+  return vector_where_number(argument, bounded, argument)
 }
 
 /// 1 / (1 + e^-x)

@@ -55,7 +55,8 @@ extension DataError: CustomStringConvertible {
     case .outputExists(let path):
       "\(path) exists already: choose another directory or remove it first"
     case .notPrepared(let directory):
-      "\(directory) holds no prepared documents (no meta.json): make them with 'transfusion data prepare --out \(directory) ...'"
+      "\(directory) holds no prepared documents (no meta.json): "
+        + "make them with 'transfusion data prepare --out \(directory) ...'"
     case .damaged(let path, let reason):
       "\(path) is damaged: \(reason); prepare the data again"
     case .noIndex(let directory, let sequenceLength, let patch, let available):

@@ -46,6 +46,7 @@ public struct DemoCorpus: Hashable, Sendable {
     ] where !FileManager.default.fileExists(atPath: path) {
       throw .missingPackage(name: package, path: path)
     }
+    let directory = Folder.plain(directory)
     guard !FileManager.default.fileExists(atPath: directory) else { throw .outputExists(path: directory) }
     let partial = directory + ".partial"
     try Folder.remove(partial)
@@ -68,7 +69,7 @@ public struct DemoCorpus: Hashable, Sendable {
       if number % 64 == 0 {
         progress(
           PreparationProgress(
-            phase: "drawing emoji", completed: UInt64(number), total: UInt64(emoji.count), items: UInt64(number)))
+            phase: "drawing emoji", unit: .documents, completed: UInt64(number), total: UInt64(emoji.count)))
       }
       guard let drawing = try font.drawing(codePoints: one.codePoints) else { continue }
       let key = "emoji-" + one.codePoints.map { String($0, radix: 16) }.joined(separator: "-")
@@ -101,14 +102,13 @@ public struct DemoCorpus: Hashable, Sendable {
       var line = 0
       while let found = try reader.line(mostBytes: 1 << 20) {
         line += 1
-        guard case .bytes(let bytes) = found, let record = String(validating: bytes, as: UTF8.self) else {
+        guard case .bytes(let record) = found else {
           throw .invalidLine(path: reader.path, line: line, reason: "is not a line of WordNet's database")
         }
         if line % 8192 == 0 {
           progress(
             PreparationProgress(
-              phase: "reading WordNet", completed: finished + reader.offset, total: total,
-              items: UInt64(counts.trainText + counts.validationText)))
+              phase: "reading WordNet", unit: .bytes, completed: finished + reader.offset, total: total))
         }
         guard let text = Self.definition(record) else { continue }
         let json = JSONLine.record(text: text)
@@ -129,18 +129,25 @@ public struct DemoCorpus: Hashable, Sendable {
   /// "rabbit, coney: any of various burrowing animals" from a line of `data.*`; nil for the licence's lines.
   ///
   ///     offset file type words(hex) { word id } pointers... | gloss
-  static func definition(_ record: String) -> String? {
-    guard record.first?.isNumber == true, let bar = record.firstRange(of: " | ") else { return nil }
-    let fields = record[..<bar.lowerBound].split(separator: " ")
-    guard fields.count > 4, let count = Int(fields[3], radix: 16), fields.count >= 4 + 2 * count, count > 0 else {
-      return nil
-    }
-    let words = (0..<count).map { number in
+  static func definition(_ record: [UInt8]) -> String? {
+    let blank = UInt8(ascii: " ")
+    guard let first = record.first, (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(first),
+      let bar = record.firstIndex(of: UInt8(ascii: "|"))
+    else { return nil }
+    let fields = record[..<bar].split(separator: blank)
+    guard fields.count > 4, let count = Int(String(decoding: fields[3], as: UTF8.self), radix: 16), count > 0,
+      fields.count >= 4 + 2 * count, let start = record[(bar + 1)...].firstIndex(where: { $0 != blank }),
+      let end = record.lastIndex(where: { $0 != blank })
+    else { return nil }
+    var text: [UInt8] = []
+    for number in 0..<count {
+      if number > 0 { text += Array(", ".utf8) }
       // "(a)", "(p)" and "(ip)" after an adjective say where it may stand.
-      fields[4 + 2 * number].prefix { $0 != "(" }.replacing("_", with: " ")
+      let word = fields[4 + 2 * number].prefix { $0 != UInt8(ascii: "(") }
+      text += word.map { $0 == UInt8(ascii: "_") ? blank : $0 }
     }
-    let gloss = record[bar.upperBound...].trimmingCharacters(in: .whitespaces)
-    return gloss.isEmpty ? nil : words.joined(separator: ", ") + ": " + gloss
+    text += Array(": ".utf8) + record[start...end]
+    return String(validating: text, as: UTF8.self)
   }
 
   /// FNV-1a, well mixed: which split a name belongs to must not depend on the process.
@@ -154,7 +161,9 @@ public struct DemoCorpus: Hashable, Sendable {
 enum JSONLine {
   /// `{"text":"..."}` and a line's end.
   static func record(text: String) -> [UInt8] {
-    var line = Array(#"{"text":""#.utf8)
+    var line: [UInt8] = []
+    line.reserveCapacity(text.utf8.count + 32)
+    line += #"{"text":""#.utf8
     for byte in text.utf8 {
       switch byte {
       case UInt8(ascii: "\""), UInt8(ascii: "\\"): line += [UInt8(ascii: "\\"), byte]
@@ -164,6 +173,7 @@ enum JSONLine {
       default: line.append(byte)
       }
     }
-    return line + Array("\"}\n".utf8)
+    line += "\"}\n".utf8
+    return line
   }
 }

@@ -74,4 +74,7 @@ public struct StoredFile: Hashable, Sendable, Codable {
   public var name: String
   public var sizeBytes: UInt64
   public var sha256: String
+
+  /// Whether the name stays inside its directory.
+  var isPlain: Bool { !name.isEmpty && !name.contains("/") && name != ".." }
 }

@@ -5,10 +5,15 @@ import Randomness
 public struct PreparationProgress: Hashable, Sendable {
   /// What is being done, in a few words.
   public var phase: String
+  public var unit: Unit
   public var completed: UInt64
   public var total: UInt64
-  /// Documents or sequences so far.
-  public var items: UInt64
+
+  /// What `completed` and `total` count.
+  public enum Unit: String, Hashable, Sendable {
+    case bytes
+    case documents
+  }
 }
 
 extension PackedIndexDescription {
@@ -30,7 +35,8 @@ extension PackedIndexDescription {
       let least = hasImages ? patches + SegmentCutter.pairFrame + 1 : 8
       throw .impossible(
         setting: "--sequence-length \(sequenceLength)",
-        reason: "choose at least \(least)" + (hasImages ? " (an image has \(patches) patches) or a larger --patch" : ""))
+        reason: "choose at least \(least)" + (hasImages ? " (an image has \(patches) patches) or a larger --patch" : "")
+      )
     }
     let final = Self.directory(in: directory, sequenceLength: sequenceLength, patch: patch)
     let partial = final + ".partial"
@@ -91,8 +97,7 @@ extension PackedIndexDescription {
     for position in 0..<documents.documents {
       if position % 16_384 == 0 {
         progress(
-          PreparationProgress(
-            phase: phase, completed: position, total: documents.documents, items: result.sequences))
+          PreparationProgress(phase: phase, unit: .documents, completed: position, total: documents.documents))
       }
       let document = order(position)
       let tokens = try documents.length(document)
@@ -108,13 +113,20 @@ extension PackedIndexDescription {
     result.segmentFile = try segmentFile.finish()
     progress(
       PreparationProgress(
-        phase: phase, completed: documents.documents, total: documents.documents, items: result.sequences))
+        phase: phase, unit: .documents, completed: documents.documents, total: documents.documents))
     return result
   }
 }
 
 /// Directory operations with this module's errors.
 enum Folder {
+  /// The path without slashes at its end, so that another name can stand beside it.
+  static func plain(_ path: String) -> String {
+    var path = path
+    while path.count > 1 && path.last == "/" { path.removeLast() }
+    return path
+  }
+
   static func create(_ path: String) throws(DataError) {
     do {
       try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)

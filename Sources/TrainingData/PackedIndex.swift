@@ -63,12 +63,14 @@ public struct PackedIndexDescription: Hashable, Sendable, Codable {
     let path = folder + "/" + fileName
     guard FileManager.default.fileExists(atPath: path) else {
       throw .noIndex(
-        directory: directory, sequenceLength: sequenceLength, patch: patch, available: shapes(in: directory).map(\.description))
+        directory: directory, sequenceLength: sequenceLength, patch: patch,
+        available: shapes(in: directory).map(\.description))
     }
     let found: PackedIndexDescription = try JSONFile.read(path)
     guard found.format == formatName, found.version == currentVersion, found.sequenceLength == sequenceLength,
       found.patch == patch, found.fingerprint == found.computedFingerprint(),
-      found.sets.allSatisfy({ $0.mostImages >= 0 && $0.mostImages <= sequenceLength })
+      found.sets.allSatisfy({ $0.mostImages >= 0 && $0.mostImages <= sequenceLength }),
+      found.sets.allSatisfy({ $0.sequenceFile.isPlain && $0.segmentFile.isPlain })
     else { throw .damaged(path: path, reason: "it contradicts itself") }
     guard found.documentsFingerprint == fingerprint else {
       throw .damaged(path: path, reason: "it was made for other documents: remove \(folder) and make it again")

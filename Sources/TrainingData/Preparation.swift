@@ -24,15 +24,16 @@ public struct PreparationSettings: Hashable, Sendable {
   public var patch: Int
   /// Leave out samples that are invalid instead of stopping at the first; they are counted.
   public var skipInvalid: Bool
-  /// Text that a tokenizer is trained on, at most.
-  public var tokenizerSampleBytes: Int
+  /// Text that a tokenizer is trained on, at most: 1 KiB per piece unless told. A choice spread evenly over the
+  /// sources is made where there is more.
+  public var tokenizerSampleBytes: Int?
 
   public init(
     output: String, images: [String] = [], text: [String] = [], validationImages: [String] = [],
     validationText: [String] = [], vocabulary: Vocabulary = .trained(pieces: 4096), imageSize: Int = 32,
-    sequenceLength: Int = 256, patch: Int = 4, skipInvalid: Bool = false, tokenizerSampleBytes: Int = 1 << 24
+    sequenceLength: Int = 256, patch: Int = 4, skipInvalid: Bool = false, tokenizerSampleBytes: Int? = nil
   ) {
-    self.output = output
+    self.output = Folder.plain(output)
     self.images = images
     self.text = text
     self.validationImages = validationImages
@@ -87,6 +88,17 @@ public struct Preparation {
     let partial = settings.output + ".partial"
     try Folder.remove(partial)
     try Folder.create(partial)
+    do throws(DataError) {
+      let description = try fill(directory: partial)
+      try Folder.rename(partial, to: settings.output)
+      return description
+    } catch {
+      try? Folder.remove(partial)  // the error that is thrown matters more than what stays behind
+      throw error
+    }
+  }
+
+  private func fill(directory partial: String) throws(DataError) -> DocumentsDescription {
     let tokenizer = try makeTokenizer()
     var tokenizerFile = try FileWriter(path: partial + "/" + DocumentsDescription.tokenizerFileName)
     try tokenizerFile.append(tokenizer.model)
@@ -113,7 +125,6 @@ public struct Preparation {
     try JSONFile.write(description, to: partial + "/" + DocumentsDescription.fileName)
     _ = try PackedIndexDescription.build(
       directory: partial, sequenceLength: settings.sequenceLength, patch: settings.patch, progress: progress)
-    try Folder.rename(partial, to: settings.output)
     return description
   }
 
@@ -121,7 +132,7 @@ public struct Preparation {
     switch settings.vocabulary {
     case .file(let path): return try Tokenizer.load(path: path)
     case .trained(let pieces):
-      var sample = TextSample(mostBytes: settings.tokenizerSampleBytes)
+      var sample = TextSample(mostBytes: settings.tokenizerSampleBytes ?? pieces * 1024)
       for source in DataSource.allCases {
         // Images are not decoded here, so only their captions can be found invalid.
         _ = try forEachBatch(settings.files(source, .train), source, phase: "reading text for the tokenizer") {
@@ -129,9 +140,14 @@ public struct Preparation {
           for item in batch { sample.offer(item.text) }
         }
       }
-      progress(PreparationProgress(phase: "training the tokenizer", completed: 0, total: 1, items: 0))
+      progress(
+        PreparationProgress(
+          phase: "training the tokenizer", unit: .bytes, completed: 0, total: UInt64(sample.sizeBytes)))
       let tokenizer = try Tokenizer.train(vocabulary: pieces, on: sample)
-      progress(PreparationProgress(phase: "training the tokenizer", completed: 1, total: 1, items: UInt64(pieces)))
+      progress(
+        PreparationProgress(
+          phase: "training the tokenizer", unit: .bytes, completed: UInt64(sample.sizeBytes),
+          total: UInt64(sample.sizeBytes)))
       return tokenizer
     }
   }
@@ -183,7 +199,6 @@ public struct Preparation {
     var total: UInt64 = 0
     for file in files { total += try FileReader(path: file).sizeBytes }
     var finished: UInt64 = 0
-    var items: UInt64 = 0
     var skipped: UInt64 = 0
     for file in files {
       var reader = try SourceReader(path: file, source: source)
@@ -204,9 +219,8 @@ public struct Preparation {
         }
         if !more || batch.count >= 1024 || batchBytes >= 1 << 26 {
           try body(batch)
-          items += UInt64(batch.count)
           progress(
-            PreparationProgress(phase: phase, completed: finished + reader.offset, total: total, items: items))
+            PreparationProgress(phase: phase, unit: .bytes, completed: finished + reader.offset, total: total))
           batch.removeAll(keepingCapacity: true)
           batchBytes = 0
         }

@@ -37,7 +37,8 @@ public struct SamplingConfiguration: Hashable, Sendable, Codable {
     guard microbatches > 0, sequencesPerMicrobatch > 0, microbatches <= 1 << 24, sequencesPerMicrobatch <= 1 << 24
     else {
       throw .impossible(
-        setting: "microbatches \(microbatches) of \(sequencesPerMicrobatch) sequences", reason: "choose at least 1 of each")
+        setting: "microbatches \(microbatches) of \(sequencesPerMicrobatch) sequences",
+        reason: "choose at least 1 of each")
     }
     for (name, share) in [("caption first", captionFirst), ("caption dropout", captionDropout)] {
       guard (0...1).contains(share) else {

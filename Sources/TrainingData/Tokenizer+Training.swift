@@ -13,6 +13,8 @@ public struct TextSample: Sendable {
 
   public init(mostBytes: Int) { self.mostBytes = mostBytes }
 
+  /// Text kept so far.
+  public var sizeBytes: Int { bytes }
   public var isEmpty: Bool { kept.isEmpty }
 
   /// Offers one text; its lines become sentences of their own.

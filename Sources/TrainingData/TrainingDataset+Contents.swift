@@ -60,7 +60,7 @@ extension TrainingDataset {
         if bytes.isEmpty { break }
         digest.update(bytes)
         completed += UInt64(bytes.count)
-        progress(PreparationProgress(phase: "verifying", completed: completed, total: total, items: 0))
+        progress(PreparationProgress(phase: "verifying", unit: .bytes, completed: completed, total: total))
       }
       guard digest.finish().hexadecimal == file.sha256 else {
         throw .damaged(path: path, reason: "its SHA-256 is not the one it was written with")

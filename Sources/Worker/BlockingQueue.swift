@@ -1,7 +1,7 @@
 import Foundation
 
 /// Hands values from one thread to another in order; bounded, so that a producer cannot run away.
-final class BlockingQueue<Element: Sendable>: Sendable {
+package final class BlockingQueue<Element: Sendable>: Sendable {
   private struct State {
     var elements: [Element] = []
     var isClosed = false
@@ -11,10 +11,10 @@ final class BlockingQueue<Element: Sendable>: Sendable {
   private let condition = NSCondition()
   private let capacity: Int
 
-  init(capacity: Int = .max) { self.capacity = capacity }
+  package init(capacity: Int = .max) { self.capacity = capacity }
 
   /// Waits for room; false when the queue was closed meanwhile.
-  @discardableResult func push(_ element: Element) -> Bool {
+  @discardableResult package func push(_ element: Element) -> Bool {
     condition.lock()
     defer { condition.unlock() }
     while state.elements.count >= capacity && !state.isClosed { condition.wait() }
@@ -25,7 +25,7 @@ final class BlockingQueue<Element: Sendable>: Sendable {
   }
 
   /// Waits for an element; nil when the queue is closed and empty.
-  func pop() -> Element? {
+  package func pop() -> Element? {
     condition.lock()
     defer { condition.unlock() }
     while state.elements.isEmpty && !state.isClosed { condition.wait() }
@@ -36,7 +36,7 @@ final class BlockingQueue<Element: Sendable>: Sendable {
   }
 
   /// Everything that is there now, without waiting.
-  func drain() -> [Element] {
+  package func drain() -> [Element] {
     condition.lock()
     defer { condition.unlock() }
     let elements = state.elements
@@ -46,7 +46,7 @@ final class BlockingQueue<Element: Sendable>: Sendable {
   }
 
   /// Drops what is queued when `discarding`, refuses more, and wakes everyone.
-  func close(discarding: Bool = false) {
+  package func close(discarding: Bool = false) {
     condition.lock()
     defer { condition.unlock() }
     state.isClosed = true

@@ -148,10 +148,12 @@ extension StageExecutor {
       switch action {
       case .receiveActivation(let m):
         progress.enter("receive", step: step)
+        // The microbatch says how large its slot is: it comes before the activations that go there.
+        try load(m, step: step)
         try receive(.activation, step: step, m, from: place.stage - 1, into: stage.input(slot: schedule.slot(for: m)))
       case .forward(let m):
         progress.enter("forward", step: step)
-        try load(m, step: step)
+        if stage.isFirst { try load(m, step: step) }
         timed(\.forward) { stage.forward(slot: schedule.slot(for: m)) }
       case .sendActivation(let m):
         try send(.activation, step: step, m, to: place.stage + 1, stage.output(slot: schedule.slot(for: m)))
@@ -261,13 +263,14 @@ extension StageExecutor {
       switch action {
       case .receiveActivation(let m):
         progress.enter("receive", step: step)
+        try loadValidation(m)
         try receive(
           .validationActivation, step: step, m, from: place.stage - 1, into: stage.input(slot: evaluation.slot(for: m)))
       case .evaluate(let m):
         progress.enter("evaluate", step: step)
         let index = validationMicrobatches.lowerBound + m
         let slot = evaluation.slot(for: m)
-        load(try source.validationMicrobatch(index: index, parts: Self.parts(stage)), slot: slot)
+        if stage.isFirst { try loadValidation(m) }
         stage.evaluate(slot: slot)
         if stage.isLast { losses.append(try loss(of: index, slot: slot)) }
       case .sendActivation(let m):
@@ -278,6 +281,11 @@ extension StageExecutor {
     }
     progress.enter("barrier", step: step)
     return Evaluated(step: step, losses: losses)
+  }
+
+  private func loadValidation(_ m: Int) throws {
+    let index = validationMicrobatches.lowerBound + m
+    load(try source.validationMicrobatch(index: index, parts: Self.parts(stage)), slot: evaluation.slot(for: m))
   }
 
   // MARK: Boundaries

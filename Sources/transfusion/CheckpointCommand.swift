@@ -43,7 +43,7 @@ struct CheckpointListCommand: ParsableCommand {
   func run() throws {
     let store = CheckpointSelection.store(directory)
     let entries = try store.list()
-    guard !entries.isEmpty else { throw .noCheckpoint(directory: store.directory) }
+    guard !entries.isEmpty else { throw CheckpointError.noCheckpoint(directory: store.directory) }
     let now = Int(Date().timeIntervalSince1970)
     var table = TextTable(["step", "files", "size", "age", "state"], right: [0, 1, 2, 3])
     for entry in entries {
@@ -119,7 +119,7 @@ struct CheckpointVerifyCommand: ParsableCommand {
   func run() throws {
     let store = selection.store()
     let steps = all ? try store.list().map(\.step) : [try selection.selectedStep(store)]
-    guard !steps.isEmpty else { throw .noCheckpoint(directory: store.directory) }
+    guard !steps.isEmpty else { throw CheckpointError.noCheckpoint(directory: store.directory) }
     var damaged: [CheckpointError] = []
     for step in steps {
       do throws(CheckpointError) {
@@ -134,7 +134,7 @@ struct CheckpointVerifyCommand: ParsableCommand {
       }
     }
     if damaged.count == 1 { throw damaged[0] }
-    if !damaged.isEmpty { throw .noneUsable(directory: store.directory, rejected: damaged) }
+    if !damaged.isEmpty { throw CheckpointError.noneUsable(directory: store.directory, rejected: damaged) }
   }
 
   static func verify(_ store: CheckpointStore, _ step: Step) throws(CheckpointError) -> CheckpointStore.Verified {

@@ -17,10 +17,14 @@ extension DataCommand {
     @Flag(help: "Draw images with coloured half blocks even where the output is no terminal.") var draw = false
 
     func run() throws {
+      try DataCommand.reported { try show(progress: $0) }
+    }
+
+    private func show(progress: @escaping (PreparationProgress) -> Void) throws {
       let shape = try shape()
       let dataset = try TrainingDataset.open(
         directory: directory, sequenceLength: shape.sequenceLength, patch: shape.patch)
-      if verify { try DataCommand.withProgress { try dataset.verify(progress: $0) } }
+      if verify { try dataset.verify(progress: progress) }
       print(DataSummary.text(dataset))
       let tokenizer = try dataset.loadTokenizer()
       let drawing = draw || isatty(STDOUT_FILENO) == 1
@@ -45,7 +49,8 @@ extension DataCommand {
         (sequenceLength ?? shape.sequenceLength) == shape.sequenceLength && (patch ?? shape.patch) == shape.patch
       }
       if fitting.count == 1 { return fitting[0] }
-      if fitting.isEmpty, let length = sequenceLength ?? all.first?.sequenceLength, let patch = patch ?? all.first?.patch
+      if fitting.isEmpty, let length = sequenceLength ?? all.first?.sequenceLength,
+        let patch = patch ?? all.first?.patch
       {
         return PackedIndexDescription.Shape(sequenceLength: length, patch: patch)  // opening it names the remedy
       }

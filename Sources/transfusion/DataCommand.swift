@@ -9,12 +9,18 @@ struct DataCommand: ParsableCommand {
     abstract: "Prepares training data and looks at it.",
     subcommands: [Demo.self, Prepare.self, Index.self, Show.self])
 
-  /// Runs work that reports what it does, and shows it on standard error.
-  static func withProgress<Value>(_ body: ((PreparationProgress) -> Void) throws -> Value) rethrows -> Value {
-    let line = ProgressLine("data")
-    defer { line.finish() }
+  /// Runs `body` with progress on standard error, one line a phase.
+  static func reported<Result>(_ body: (@escaping (PreparationProgress) -> Void) throws -> Result) throws -> Result {
+    var phase = ""
+    var line: ProgressLine?
+    defer { line?.finish() }
     return try body { progress in
-      line.update("\(progress.phase): \(progress.total == 0 ? 100 : progress.completed * 100 / progress.total) %")
+      if progress.phase != phase {
+        line?.finish()
+        phase = progress.phase
+        line = ProgressLine(phase, unit: progress.unit == .bytes ? .bytes : .count("documents"))
+      }
+      line?.update(done: progress.completed, of: progress.total)
     }
   }
 
@@ -27,7 +33,7 @@ struct DataCommand: ParsableCommand {
     var output: String
 
     func run() throws {
-      let counts = try DataCommand.withProgress { try DemoCorpus().write(to: output, progress: $0) }
+      let counts = try DataCommand.reported { try DemoCorpus().write(to: output, progress: $0) }
       print(
         """
         \(output)
@@ -65,8 +71,10 @@ struct DataCommand: ParsableCommand {
         output: out, images: images, text: text, validationImages: validationImages, validationText: validationText,
         vocabulary: tokenizer.map { .file($0) } ?? .trained(pieces: vocabulary), imageSize: imageSize,
         sequenceLength: sequenceLength, patch: patch, skipInvalid: skipInvalid)
-      try DataCommand.withProgress { _ = try Preparation.run(settings, progress: $0) }
-      let dataset = try TrainingDataset.open(directory: out, sequenceLength: sequenceLength, patch: patch)
+      let dataset = try DataCommand.reported { progress in
+        _ = try Preparation.run(settings, progress: progress)
+        return try TrainingDataset.open(directory: out, sequenceLength: sequenceLength, patch: patch)
+      }
       print(DataSummary.text(dataset))
     }
   }
@@ -80,11 +88,11 @@ struct DataCommand: ParsableCommand {
     @Option(help: "Height and width of a patch.") var patch: Int
 
     func run() throws {
-      try DataCommand.withProgress {
+      let dataset = try DataCommand.reported { progress in
         _ = try PackedIndexDescription.build(
-          directory: directory, sequenceLength: sequenceLength, patch: patch, progress: $0)
+          directory: directory, sequenceLength: sequenceLength, patch: patch, progress: progress)
+        return try TrainingDataset.open(directory: directory, sequenceLength: sequenceLength, patch: patch)
       }
-      let dataset = try TrainingDataset.open(directory: directory, sequenceLength: sequenceLength, patch: patch)
       print(DataSummary.text(dataset))
     }
   }

@@ -21,9 +21,10 @@ func classified(_ error: any Error) -> CommandFailure? {
   case let error as ModelConfigurationError: CommandFailure(.configuration, "\(error)")
   case let error as PlanError: CommandFailure(.configuration, error.description)
   case let error as DataMismatch: CommandFailure(.data, error.description)
-  case let error as DataError: CommandFailure(error.isInputOutput ? .inputOutput : .data, "\(error)")
+  case let error as DataError: CommandFailure(error.status, "\(error)")
   case let error as CheckpointError: CommandFailure(error.status, error.description)
   case let error as HDF5Error: CommandFailure(.data, error.description)
+  case let error as MicrobatchError: CommandFailure(.data, "\(error)")
   case let error as ReferenceFileError: CommandFailure(.data, "\(error)")
   case let error as TransportError: CommandFailure(.unavailable, error.description)
   case let error as DataPlaneError: CommandFailure(.protocol, error.description)
@@ -47,10 +48,15 @@ extension CheckpointError {
 }
 
 extension DataError {
-  var isInputOutput: Bool {
+  var status: ExitStatus {
+    switch self {
+    case .outputExists: .usage
     // A path that is not there is wrong input; anything else the system refuses is its own class.
-    if case .io(_, _, let code) = self { return code != ENOENT && code != ENOTDIR }
-    return false
+    case .io(_, _, let code): code == ENOENT || code == ENOTDIR ? .data : .inputOutput
+    case .impossible, .unusableSource, .malformedArchive, .invalidSample, .invalidLine, .invalidImage, .tokenizer,
+      .notPrepared, .damaged, .noIndex, .missingPackage:
+      .data
+    }
   }
 }
 

@@ -16,7 +16,7 @@ final class LocalWorkers {
     let share = resources.share(of: count)
     for number in 1...count {
       let log = logs.appending(path: "worker-\(number).log")
-      if !FileManager.default.fileExists(atPath: log.path) { FileManager.default.createFile(atPath: log.path, contents: nil) }
+      if !FileManager.default.fileExists(atPath: log.path) { _ = FileManager.default.createFile(atPath: log.path, contents: nil) }
       let handle = try FileHandle(forWritingTo: log)
       try handle.seekToEnd()
       let process = Process()

@@ -1,5 +1,6 @@
 import ClusterModel
 import Configuration
+import ControlPlane
 import Coordinator
 import Foundation
 import Logging

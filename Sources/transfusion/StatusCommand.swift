@@ -33,16 +33,13 @@ struct StatusCommand: ParsableCommand {
   }
 
   func run() throws {
-    try reporting {
-      let redraws = watch && !json && isatty(STDOUT_FILENO) == 1
-      while true {
-        let report = try ask()
-        let text = json ? try report.json() + "\n" : report.text(width: Self.columns)
-        // Unbuffered, so that each report is out before the wait.
-        FileHandle.standardOutput.write(Data(((redraws ? "\u{1B}[H\u{1B}[2J" : "") + text).utf8))
-        guard watch, report.live, report.outcome == nil else { return }
-        Thread.sleep(forTimeInterval: 1)
-      }
+    let redraws = watch && !json && isatty(STDOUT_FILENO) == 1
+    while true {
+      let report = try ask()
+      if redraws { FileHandle.standardOutput.write(Data("\u{1B}[H\u{1B}[2J".utf8)) }
+      FileHandle.standardOutput.write(Data((json ? try report.json() + "\n" : report.text(width: Self.columns)).utf8))
+      guard watch, report.live, report.outcome == nil else { return }
+      Thread.sleep(forTimeInterval: 1)
     }
   }
 

@@ -46,6 +46,10 @@ struct VerifyModelCommand: ParsableCommand {
 
   func run() throws {
     let reference = try ReferenceFile(file)
+    let units = reference.configuration.unitCount
+    if stages > units {
+      throw ValidationError("--stages is \(stages); the model in \(file) can be cut into at most \(units)")
+    }
     let groups = try ModelVerification.run(
       reference, options: .init(precision: precision.value, stages: stages, recompute: recompute),
       device: try makeDevice())

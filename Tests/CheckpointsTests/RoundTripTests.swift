@@ -3,6 +3,7 @@ import ClusterModel
 import Digests
 import Foundation
 import HDF5
+import Synchronization
 import Testing
 
 @Suite struct RoundTripTests {
@@ -106,6 +107,23 @@ import Testing
     // HDF5's own reading agrees with the bytes that went past it.
     let file = try HDF5File(reading: store.directory(of: 1) + "/worker-0001.h5")
     #expect(try file.floats("/parameters/memory") == values)
+  }
+
+  /// Workers of one process or of many write their parts at the same time; HDF5 is entered one at a time.
+  @Test func partsAreWrittenSideBySide() throws {
+    let directory = try TemporaryDirectory()
+    let store = CheckpointStore(directory: directory("checkpoints"))
+    let paths = Sample.expecting.keys.sorted()
+    let records = Mutex<[PartRecord]>([])
+    DispatchQueue.concurrentPerform(iterations: paths.count) { index in
+      let record = try? store.writePart(
+        step: 4, file: "worker-000\(index).h5", tensors: [Sample.source(paths[index], step: 4)])
+      if let record { records.withLock { $0.append(record) } }
+    }
+    let manifest = try store.commit(step: 4, parts: records.withLock { $0 }, context: Sample.context)
+    #expect(try store.verify(step: 4, expecting: Sample.expecting).digest == manifest.digest)
+    let other = try Sample.write(CheckpointStore(directory: directory("other")), step: 4)
+    #expect(other.digest == manifest.digest)
   }
 
   @Test func committedStepsAreImmutable() throws {

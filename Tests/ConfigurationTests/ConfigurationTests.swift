@@ -103,3 +103,12 @@ import Testing
     _ = try RunConfiguration.load(file: root.appending(path: "configs/\(name).yaml").path)
   }
 }
+
+@Suite struct ConfigurationReferenceTests {
+  /// docs/configuration.md holds what `transfusion configuration keys` prints.
+  @Test func theDocumentedKeysAreTheRealOnes() throws {
+    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    let text = try String(contentsOf: root.appending(path: "docs/configuration.md"), encoding: .utf8)
+    #expect(text.contains(RunConfiguration.reference), "run ops/document-configuration")
+  }
+}

@@ -24,11 +24,12 @@ enum Fixture: String, CaseIterable {
 struct ReferenceFileTests {
   /// Two tolerances are wider than 1e-6, neither for a reason of ours. In 3 of its 128 timestep frequencies
   /// PyTorch's vectorised float32 exp is one unit off the correctly rounded value, which moves that column of
-  /// the sinusoids by up to 3e-5 and with it the first timestep matrix's gradient. AdamW turns an error of a
+  /// the sinusoids by up to 3e-5 and with it the timestep MLP's gradients (with PyTorch's three values here, they
+  /// agree to 1e-6 too). AdamW turns an error of a
   /// gradient near its epsilon of 1e-8 into one of up to a learning rate (3e-4) in the parameter.
   static func limit(_ group: String, _ tensor: String) -> Double {
     if group.hasPrefix("parameters") { return 2e-5 }
-    return group == "gradients" && tensor == "time_embedding.linear_1.weight" ? 3e-5 : 1e-6
+    return group == "gradients" && tensor.hasPrefix("time_embedding") ? 3e-5 : 1e-6
   }
 
   @Test("The specification agrees to 1e-6", arguments: Fixture.allCases)

@@ -67,8 +67,12 @@ enum Sample {
     func caption() { for _ in 0..<words { token() } }
     switch kind {
     case .text: caption()
-    case .captionFirst: (caption(), image())
-    case .imageFirst: (image(), caption())
+    case .captionFirst:
+      caption()
+      image()
+    case .imageFirst:
+      image()
+      caption()
     }
     token()
     let end = batch.tokens.count

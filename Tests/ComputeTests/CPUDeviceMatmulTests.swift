@@ -1,0 +1,52 @@
+import Compute
+import Testing
+
+@Suite struct CPUDeviceMatmulTests {
+  struct Shape: CustomTestStringConvertible {
+    var m, n, k: Int
+    var testDescription: String { "\(m)x\(n)x\(k)" }
+  }
+  static let shapes = [
+    Shape(m: 1, n: 1, k: 1), Shape(m: 3, n: 5, k: 7), Shape(m: 33, n: 65, k: 129), Shape(m: 200, n: 1, k: 64),
+    Shape(m: 300, n: 520, k: 48), Shape(m: 1, n: 800, k: 33), Shape(m: 530, n: 300, k: 17),
+  ]
+
+  @Test(arguments: shapes) func float32(_ shape: Shape) throws { try check(shape, .float32, .float32, 1e-5) }
+  @Test(arguments: shapes) func bfloat16(_ shape: Shape) throws { try check(shape, .bfloat16, .float32, 1e-5) }
+  @Test(arguments: shapes) func bfloat16Result(_ shape: Shape) throws { try check(shape, .bfloat16, .bfloat16, 4e-3) }
+
+  private func check(_ s: Shape, _ type: ElementType, _ result: ElementType, _ tolerance: Float) throws {
+    try DeviceComparison.check(tolerance) { device in
+      var results: [[Float]] = []
+      for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+        let a = try device.tensor(type, ta ? [s.k, s.m] : [s.m, s.k], gaussians(1, s.m * s.k))
+        let b = try device.tensor(type, tb ? [s.n, s.k] : [s.k, s.n], gaussians(2, s.k * s.n))
+        let c = try device.tensor(result, [s.m, s.n], gaussians(3, s.m * s.n))
+        device.matmul(a, transposed: ta, b, transposed: tb, into: c, accumulate: result == .float32 && ta)
+        results.append(try device.values(c))
+      }
+      return results
+    }
+  }
+
+  @Test func emptyDimensionsAreFine() throws {
+    let device = try CPUDevice(threads: 2)
+    for type in [ElementType.float32, .bfloat16] {
+      let none = try device.allocate(type, [0, 8])
+      let b = try device.allocate(type, [8, 4])
+      let c = try device.allocate(.float32, [0, 4])
+      device.matmul(none, transposed: false, b, transposed: false, into: c, accumulate: false)
+      // A sum over nothing is zero, and adds nothing.
+      let sums = try device.tensor(.float32, [8, 8], gaussians(1, 64))
+      device.matmul(none, transposed: true, none, transposed: false, into: sums, accumulate: true)
+      #expect(try device.values(sums) == gaussians(1, 64))
+      device.matmul(none, transposed: true, none, transposed: false, into: sums, accumulate: false)
+      #expect(try device.values(sums).allSatisfy { $0 == 0 })
+    }
+    try device.wait()
+  }
+
+  @Test func measuredSpeedIsPositive() throws {
+    #expect(try CPUDevice.measureGigaflops(threads: 1) > 1)
+  }
+}

@@ -1,0 +1,76 @@
+import ClusterModel
+import Compute
+import Testing
+import Worker
+
+@Suite struct LeafSumsTests {
+  /// Values whose sum depends on the brackets.
+  static func leaf(_ index: Int) -> [Float] { [1e8, 1, -1e8, 3.5e-3].map { $0 * Float(1 + index * index) / 3 } }
+
+  static func tree(_ node: Range<Int>) -> [Float] {
+    guard let (left, right) = LeafTree.children(of: node) else { return leaf(node.lowerBound) }
+    return zip(tree(left), tree(right)).map { Float(Double($0) + Double($1)) }
+  }
+
+  @Test(arguments: 1...9) func sumsFollowTheTreeInAnyRangeOfLeaves(_ leaves: Int) throws {
+    for low in 0..<leaves {
+      for high in low + 1...leaves {
+        let device = try CPUDevice(threads: 1)
+        var allocations = 0
+        var sums = LeafSums(leaves: leaves) {
+          allocations += 1
+          return try device.allocate(.float32, [4])
+        }
+        for round in 0..<2 {
+          for leaf in low..<high {
+            let gradient = try sums.begin(on: device)
+            #expect(try device.floats(gradient) == [0, 0, 0, 0])
+            device.upload(Self.leaf(leaf), to: gradient)
+            sums.finish(leaf: leaf, gradient: gradient, on: device)
+          }
+          #expect(sums.finished.map(\.node) == LeafTree(leaves: leaves).wholeSubtrees(in: low..<high), "round \(round)")
+          for part in sums.finished { #expect(try device.floats(part.gradient) == Self.tree(part.node)) }
+          sums.reset()
+        }
+        #expect(allocations <= 5, "\(allocations) gradients live at once for leaves \(low)..<\(high) of \(leaves)")
+      }
+    }
+  }
+}
+
+@Suite struct BlockingQueueTests {
+  @Test func keepsOrderAndEndsAfterClose() {
+    let queue = BlockingQueue<Int>()
+    for i in 0..<5 { queue.push(i) }
+    queue.close()
+    #expect(!queue.push(9))
+    var seen: [Int] = []
+    while let next = queue.pop() { seen.append(next) }
+    #expect(seen == [0, 1, 2, 3, 4])
+  }
+
+  @Test(.timeLimit(.minutes(1))) func aFullQueueHoldsTheProducerUntilThereIsRoom() async {
+    let queue = BlockingQueue<Int>(capacity: 2)
+    let producer = Task.detached {
+      for i in 0..<100 where !queue.push(i) { return false }
+      queue.close()
+      return true
+    }
+    var next = 0
+    while let value = queue.pop() {
+      #expect(value == next)
+      next += 1
+    }
+    #expect(next == 100)
+    #expect(await producer.value)
+  }
+
+  @Test(.timeLimit(.minutes(1))) func closingFreesAWaitingProducer() async {
+    let queue = BlockingQueue<Int>(capacity: 1)
+    queue.push(1)
+    let producer = Task.detached { queue.push(2) }
+    queue.close(discarding: true)
+    #expect(await producer.value == false)
+    #expect(queue.pop() == nil)
+  }
+}
