@@ -60,9 +60,8 @@ struct RunOpening {
   static var hostName: String { ProcessInfo.processInfo.hostName }
 
   private static func drawRunID() -> RunID {
-    var random = SystemRandomNumberGenerator()
     let digits = (0..<2).map { _ in
-      let text = String(random.next(), radix: 16)
+      let text = String(UInt64.random(in: 0...UInt64.max), radix: 16)
       return String(repeating: "0", count: 16 - text.count) + text
     }
     return RunID(digits.joined())

@@ -29,6 +29,9 @@ struct FakeWorker: Sendable {
     var generation = Generation(0)
     var plan: Plan?
     var directory = ""
+    // Steps of fake workers are quicker than a disk: a step waits for the manifest, so that runs repeat exactly.
+    var awaitedManifest: Step?
+    var heldStep: Step?
     func say(_ message: ControlMessage) throws {
       try client.send(
         Envelope(run: run, generation: generation, sender: worker.map { .worker($0) } ?? .candidate, message: message))
@@ -52,10 +55,17 @@ struct FakeWorker: Sendable {
           try say(.ready(Ready(step: prepare.fromStep, dataFingerprint: "data", memoryBytes: 1 << 20)))
         case .runStep(let step):
           if fault == .dies(atStep: step) { return nil }
-          try say(.reduced(reduced(step, worker, plan)))
+          if awaitedManifest == nil { try say(.reduced(reduced(step, worker, plan))) } else { heldStep = step }
+        case .checkpointCommitted:
+          awaitedManifest = nil
+          if let step = heldStep { try say(.reduced(reduced(step, worker, plan))) }
+          heldStep = nil
         case .update(let update):
           try say(.updated(Updated(step: update.step, phases: PhaseSeconds(), memoryBytes: 1 << 20)))
-          if update.checkpoint { try say(checkpoint(update.step + 1, worker, plan, directory)) }
+          if update.checkpoint {
+            if fault != .cannotWriteCheckpoints { awaitedManifest = update.step + 1 }
+            try say(checkpoint(update.step + 1, worker, plan, directory))
+          }
         case .evaluate(let step):
           let place = worker.flatMap { plan?.place(of: $0) }
           let isReporter = place == Place(replica: 0, stage: (plan?.stageCount ?? 1) - 1)
