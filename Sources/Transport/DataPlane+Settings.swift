@@ -6,15 +6,18 @@ public struct DataPlaneLimits: Sendable {
   public var chunkBytes: Int
   /// What one peer may have sent here that nobody has asked for yet.
   public var windowBytes: Int
-  /// Copies that may wait to be sent, over all peers.
+  /// Copies that may wait to be sent and taken, over all peers.
   public var sendQueueBytes: Int
   /// Silence after which `receive` gives up.
   public var receiveTimeoutSeconds: Double
+  /// Silence after which a frame that is awaited is asked for again, and a sender introduces itself again:
+  /// so that a connection that broke and came back loses nothing.
+  public var retrySeconds: Double
 
   /// - Precondition: `chunkBytes` is in 1...1 MiB, and the window holds at least one chunk.
   public init(
     chunkBytes: Int = WireLimits.chunkBytes, windowBytes: Int = 32 << 20, sendQueueBytes: Int = 8 << 30,
-    receiveTimeoutSeconds: Double = 300
+    receiveTimeoutSeconds: Double = 300, retrySeconds: Double = 5
   ) {
     precondition((1...WireLimits.chunkBytes).contains(chunkBytes))
     precondition(windowBytes >= chunkBytes + FrameHeader.sizeBytes)
@@ -22,6 +25,7 @@ public struct DataPlaneLimits: Sendable {
     self.windowBytes = windowBytes
     self.sendQueueBytes = sendQueueBytes
     self.receiveTimeoutSeconds = receiveTimeoutSeconds
+    self.retrySeconds = retrySeconds
   }
 }
 
@@ -39,10 +43,14 @@ public struct DataPlaneCounters: Hashable, Sendable {
   public var staleFrames: UInt64 = 0
   /// Data of a newer generation than ours that nobody here had allowed to be sent.
   public var earlyFrames: UInt64 = 0
-  /// Data that its sender was not allowed to send.
+  /// Data that its sender was not allowed to send, or that nobody needs any more.
   public var violations: UInt64 = 0
+  /// Chunks that did not continue their frame: sent twice, or after others that were lost.
+  public var repeatedChunks: UInt64 = 0
+  /// Times that a frame was asked for again because nothing came.
+  public var resendRequests: UInt64 = 0
   /// Greatest number of bytes that one peer had in the mailbox without being awaited.
   public var heldBytesPeak: Int = 0
-  /// Bytes that wait to be sent or are being sent.
+  /// Bytes that wait to be sent, or whose receiver has not taken them.
   public var queuedBytes: Int = 0
 }

@@ -10,7 +10,8 @@ import Wire
 ///
 /// Order of a generation: `enter` introduces this worker to its peers; a peer grants a window as soon as it
 /// has entered the same generation, so frames for one that has not wait here. Receivers copy straight from
-/// the network's buffers, and what they wait for needs no grant.
+/// the network's buffers, and what they wait for needs no grant. A sender keeps a frame until its receiver
+/// has it, so a connection that breaks and comes back loses nothing.
 public final class DataPlane: Sendable {
   /// The address that peers connect to, with the port that was taken.
   public let endpoint: String
@@ -77,6 +78,7 @@ public final class DataPlane: Sendable {
     let membership = Membership(run: run, tag: RunTag(run), generation: generation, me: me, peers: endpoints)
     try shared.change { state throws(DataPlaneError) in
       if state.closed { throw .closed }
+      if let failure = state.failure { throw .transport(failure) }
       if let present = state.membership, present.run == run, present.generation >= generation {
         throw .superseded(by: present.generation)
       }
@@ -157,12 +159,18 @@ public final class DataPlane: Sendable {
     _ timeoutSeconds: Double, _ copied: inout Int
   ) throws(DataPlaneError) {
     let (key, worker) = (slot.key, slot.sender)
+    let clock = ContinuousClock()
+    var lastProgress = clock.now
     while true {
       let already = copied
-      let arrived = try shared.wait(atMost: .seconds(timeoutSeconds)) { state throws(DataPlaneError) in
+      let left = timeoutSeconds - (clock.now - lastProgress) / .seconds(1)
+      let arrived = try shared.wait(
+        atMost: .seconds(max(0, min(left, limits.retrySeconds)))
+      ) { state throws(DataPlaneError) in
         _ = try state.member(generation, peer: worker)
-        guard var frame = state.mailbox.frames[slot], let sent = frame.element else { return nil as [Mailbox.Chunk]? }
+        guard var frame = state.mailbox.frames[slot] else { return nil as [Mailbox.Chunk]? }
         if let failure = frame.failure { throw .corrupted(key: key, from: worker, reason: failure) }
+        guard let sent = frame.element else { return nil }
         guard sent == element else { throw .elementMismatch(key: key, from: worker, expected: element, sent: sent) }
         guard frame.totalBytes == bytes.count else {
           throw .sizeMismatch(key: key, from: worker, expectedBytes: bytes.count, sentBytes: frame.totalBytes)
@@ -170,16 +178,25 @@ public final class DataPlane: Sendable {
         guard !frame.chunks.isEmpty else { return nil }
         let chunks = frame.chunks
         frame.chunks = []
+        if frame.complete { state.commands.append(.taken(key, from: worker)) }
         state.mailbox.frames[slot] = frame.complete ? nil : frame
         let freed = state.mailbox.release(chunks, of: worker)
         if freed > 0 { state.commands.append(.grant(bytes: freed, to: worker)) }
         return chunks
       }
       guard let arrived else {
-        throw .timedOut(
-          key: key, from: worker, seconds: timeoutSeconds, receivedBytes: already, expectedBytes: bytes.count)
+        guard (clock.now - lastProgress) / .seconds(1) < timeoutSeconds else {
+          throw .timedOut(
+            key: key, from: worker, seconds: timeoutSeconds, receivedBytes: already, expectedBytes: bytes.count)
+        }
+        shared.withLock { $0.commands.append(.resend(key, from: worker, offset: already)) }
+        waker.wake()
+        continue
       }
-      if arrived.contains(where: \.charged) { waker.wake() }
+      lastProgress = clock.now
+      if copied + arrived.reduce(0, { $0 + $1.count }) == bytes.count || arrived.contains(where: \.charged) {
+        waker.wake()
+      }
       for chunk in arrived {
         let intact = chunk.message.withBytes { payload in
           guard FrameChecksum.of(payload) == chunk.checksum else { return false }
@@ -204,6 +221,9 @@ public final class DataPlane: Sendable {
       if state.interruption == nil { state.interruption = reason }
     }
   }
+
+  /// What ended the I/O thread, if something did: every call then throws it.
+  public var failure: TransportError? { shared.withLock { $0.failure } }
 
   public var counters: DataPlaneCounters {
     var counters = shared.withLock { $0.counters }

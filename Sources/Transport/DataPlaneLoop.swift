@@ -24,11 +24,20 @@ final class DataPlaneLoop {
   private var earlyOpens: [WorkerID: EarlyOpen] = [:]
   private static let earlyOpensLimit = 4_096
   private var counted = DataPlaneCounters()
+  private let clock = ContinuousClock()
+  private var lastOpened = ContinuousClock().now
 
   private struct InboundPeer {
     var routing: [UInt8]?
-    var grant = 0
-    var wants: [FrameKey] = []
+    /// What the peer may have sent unasked since the generation began.
+    var grantedBytes: Int
+    var owesGrant = false
+    var answers: [Answer] = []
+  }
+  private struct Answer {
+    var purpose: FrameHeader.Purpose
+    var key: FrameKey
+    var offset = 0
   }
   private struct EarlyOpen {
     var tag: RunTag
@@ -47,7 +56,7 @@ final class DataPlaneLoop {
     } catch {
       shared.change { state in
         if case .pending = state.start { state.start = .failed(error) }
-        if state.interruption == nil { state.interruption = "the data plane failed: \(error)" }
+        state.failure = error
       }
     }
     shared.change { $0.ended = true }
@@ -80,10 +89,15 @@ final class DataPlaneLoop {
         try perform(command)
       }
       try answerPeers()
+      if clock.now - lastOpened >= .seconds(limits.retrySeconds) {
+        lastOpened = clock.now
+        for peer in outbound { peer.reopen() }
+      }
       for peer in outbound { try peer.pump(limit: Self.chunksPerTurn, counters: &counted) }
       publishCounters()
       try Socket.wait(
-        for: [(router, false)] + outbound.map { ($0.socket, $0.isReady) }, waker: waker, timeoutMilliseconds: -1)
+        for: [(router, false)] + outbound.map { ($0.socket, $0.isReady) }, waker: waker,
+        timeoutMilliseconds: outbound.isEmpty ? -1 : Int(max(1, limits.retrySeconds * 1_000)))
       try takeFromRouter()
       for peer in outbound { try takeFromDealer(peer) }
     }
@@ -94,10 +108,19 @@ final class DataPlaneLoop {
     case .enter(let membership): try enter(membership)
     case .send(let frame, let worker):
       if let index = outboundIndex[worker] { outbound[index].enqueue(frame) }
-    case .want(let key, let worker): inbound[worker]?.wants.append(key)
-    case .grant(let bytes, let worker): inbound[worker]?.grant += bytes
+    case .want(let key, let worker): inbound[worker]?.answers.append(Answer(purpose: .want, key: key))
+    case .resend(let key, let worker, let offset):
+      counted.resendRequests += 1
+      inbound[worker]?.answers.append(Answer(purpose: .resend, key: key, offset: offset))
+    case .taken(let key, let worker): inbound[worker]?.answers.append(Answer(purpose: .taken, key: key))
+    case .grant(let bytes, let worker): allow(bytes, to: worker)
     case .stop: break
     }
+  }
+
+  private func allow(_ bytes: Int, to worker: WorkerID) {
+    inbound[worker]?.grantedBytes += bytes
+    inbound[worker]?.owesGrant = true
   }
 
   private func enter(_ membership: Membership) throws(TransportError) {
@@ -114,10 +137,10 @@ final class DataPlaneLoop {
       outbound.append(
         OutboundPeer(
           worker, socket: socket, run: membership.tag, generation: membership.generation, me: membership.me))
-      var peer = InboundPeer()
+      var peer = InboundPeer(grantedBytes: limits.windowBytes)
       if let early = earlyOpens[worker], early.tag == membership.tag, early.generation == membership.generation {
         peer.routing = early.routing
-        peer.grant = limits.windowBytes
+        peer.owesGrant = true
       }
       inbound[worker] = peer
     }
@@ -128,23 +151,19 @@ final class DataPlaneLoop {
   private func answerPeers() throws(TransportError) {
     guard let membership else { return }
     for worker in membership.peers.keys.sorted() {
-      guard let peer = inbound[worker], let routing = peer.routing, peer.grant > 0 || !peer.wants.isEmpty else {
+      guard let peer = inbound[worker], let routing = peer.routing, peer.owesGrant || !peer.answers.isEmpty else {
         continue
       }
-      inbound[worker]?.grant = 0
-      inbound[worker]?.wants = []
-      var headers: [FrameHeader] = peer.wants.map { key in
-        FrameHeader(
-          purpose: .want, run: membership.tag, generation: membership.generation, sender: membership.me, key: key)
-      }
-      if peer.grant > 0 {
-        headers.append(
-          FrameHeader(
-            purpose: .grant, run: membership.tag, generation: membership.generation, sender: membership.me,
-            key: FrameKey(kind: .state, step: 0), totalBytes: peer.grant))
-      }
-      for header in headers {
-        // A peer that has gone is noticed by who waits for it.
+      inbound[worker]?.owesGrant = false
+      inbound[worker]?.answers = []
+      var answers = peer.answers
+      if peer.owesGrant { answers.append(Answer(purpose: .grant, key: FrameKey(kind: .state, step: 0))) }
+      for answer in answers {
+        let header = FrameHeader(
+          purpose: answer.purpose, run: membership.tag, generation: membership.generation, sender: membership.me,
+          key: answer.key, totalBytes: answer.purpose == .grant ? peer.grantedBytes : 0, chunkOffset: answer.offset)
+        // A peer that has gone is noticed by who waits for it; one that comes back introduces itself again,
+        // and what is still awaited is asked for again.
         guard case .sent = router.send(Message(copying: routing), more: true) else { break }
         if case .failed(let error) = router.send(Message(header)) { throw error }
       }
@@ -163,7 +182,7 @@ final class DataPlaneLoop {
       switch header.purpose {
       case .open where parts.count == 2: open(header, routing: parts[0].bytes)
       case .data where parts.count == 3 && parts[2].count == header.chunkBytes: accept(header, parts[2])
-      case .open, .data, .grant, .want: counted.garbageMessages += 1
+      case .open, .data, .grant, .want, .resend, .taken: counted.garbageMessages += 1
       }
     }
   }
@@ -186,6 +205,8 @@ final class DataPlaneLoop {
       switch header.purpose {
       case .grant: peer.granted(header.totalBytes)
       case .want: peer.want(header.key)
+      case .resend: peer.want(header.key, resendFrom: header.chunkOffset)
+      case .taken: peer.taken(header.key)
       case .open, .data: counted.garbageMessages += 1
       }
     }
@@ -211,13 +232,13 @@ final class DataPlaneLoop {
         counted.staleFrames += 1
         return
       }
-      guard let known = inbound[header.sender] else {
+      guard inbound[header.sender] != nil else {
         counted.strangerFrames += 1
         return
       }
-      // The window is granted once; a second introduction changes where answers go, not what is allowed.
-      if known.routing == nil { inbound[header.sender]?.grant += limits.windowBytes }
+      // A second introduction changes where answers go, not what is allowed.
       inbound[header.sender]?.routing = routing
+      inbound[header.sender]?.owesGrant = true
       return
     }
     if let early = earlyOpens[header.sender], early.generation > header.generation { return }
@@ -247,7 +268,13 @@ final class DataPlaneLoop {
         counted.strangerFrames += 1
         return
       }
-      guard state.mailbox.accept(header, payload, windowBytes: limits.windowBytes) else {
+      switch state.mailbox.accept(header, payload, windowBytes: limits.windowBytes) {
+      case .kept: break
+      case .repeated(let returnedBytes):
+        counted.repeatedChunks += 1
+        if returnedBytes > 0 { allow(returnedBytes, to: header.sender) }
+        return
+      case .refused:
         counted.violations += 1
         return
       }

@@ -15,6 +15,8 @@ enum DataPlaneCommand: Sendable {
   case enter(Membership)
   case send(OutboundFrame, to: WorkerID)
   case want(FrameKey, from: WorkerID)
+  case resend(FrameKey, from: WorkerID, offset: Int)
+  case taken(FrameKey, from: WorkerID)
   case grant(bytes: Int, to: WorkerID)
   case stop
 }
@@ -30,6 +32,8 @@ struct DataPlaneState {
   var commands: [DataPlaneCommand] = []
   var membership: Membership?
   var interruption: String?
+  /// What ended the I/O thread, other than being told to.
+  var failure: TransportError?
   var mailbox = Mailbox()
   var counters = DataPlaneCounters()
   var closed = false
@@ -38,6 +42,7 @@ struct DataPlaneState {
   /// The membership that a call belongs to: checked on entry and whenever the lock is taken again.
   func member(_ generation: Generation? = nil, peer: WorkerID) throws(DataPlaneError) -> Membership {
     if closed { throw .closed }
+    if let failure { throw .transport(failure) }
     guard let membership else { throw .noGeneration }
     if let generation, membership.generation != generation { throw .superseded(by: membership.generation) }
     if let interruption { throw .interrupted(reason: interruption) }

@@ -37,36 +37,39 @@ struct Mailbox {
   /// What a charged chunk takes of the window: its memory, so that empty frames cost something, too.
   static func cost(chunkBytes: Int) -> Int { chunkBytes + FrameHeader.sizeBytes }
 
-  /// - Returns: whether the chunk was allowed to be sent.
-  mutating func accept(_ header: FrameHeader, _ message: Message, windowBytes: Int) -> Bool {
+  enum Verdict: Equatable {
+    case kept
+    /// It does not continue its frame; what it took of the sender's grant is given back.
+    case repeated(returnedBytes: Int)
+    case refused
+  }
+
+  /// Takes in a chunk, if its sender was allowed to send it and it is the next of its frame.
+  mutating func accept(_ header: FrameHeader, _ message: Message, windowBytes: Int) -> Verdict {
     let slot = Slot(sender: header.sender, key: header.key)
-    if header.charged {
-      let held = heldBytes[header.sender, default: 0] + Self.cost(chunkBytes: header.chunkBytes)
-      guard held <= windowBytes else { return false }
-      heldBytes[header.sender] = held
-    } else {
-      guard frames[slot]?.wanted == true else { return false }
-    }
+    let cost = header.charged ? Self.cost(chunkBytes: header.chunkBytes) : 0
+    let held = heldBytes[header.sender, default: 0] + cost
+    guard header.charged ? held <= windowBytes : frames[slot]?.wanted == true else { return .refused }
     var frame = frames.removeValue(forKey: slot) ?? Frame()
-    if !frame.begun {
-      frame.element = header.element
-      frame.totalBytes = header.totalBytes
-    }
-    // Chunks of a frame travel in order on one connection; anything else means that some were lost or doubled.
-    if frame.failure == nil,
-      frame.totalBytes != header.totalBytes || frame.element != header.element
-        || frame.arrivedBytes != header.chunkOffset || (frame.arrivedBytes == frame.totalBytes && header.totalBytes > 0)
-    {
+    defer { frames[slot] = frame.begun || frame.wanted ? frame : nil }
+    if frame.begun && (frame.totalBytes != header.totalBytes || frame.element != header.element) {
       frame.failure =
-        "a chunk at byte \(header.chunkOffset) of \(header.totalBytes) came after \(frame.arrivedBytes) of \(frame.totalBytes)"
+        "one chunk says \(frame.totalBytes) bytes, another \(header.totalBytes), or their elements differ"
     }
+    // Chunks of a frame travel in order, so another one is a repetition, or some before it were lost with
+    // their connection; those are asked for again.
+    guard header.chunkOffset == frame.arrivedBytes, !frame.complete, frame.failure == nil else {
+      return .repeated(returnedBytes: cost)
+    }
+    frame.element = header.element
+    frame.totalBytes = header.totalBytes
     frame.arrivedBytes += header.chunkBytes
     frame.chunks.append(
       Chunk(
         message: message, offset: header.chunkOffset, count: header.chunkBytes, checksum: header.payloadChecksum,
         charged: header.charged))
-    frames[slot] = frame
-    return true
+    heldBytes[header.sender] = held
+    return .kept
   }
 
   /// Takes a charged chunk's bytes out of the window.

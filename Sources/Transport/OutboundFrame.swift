@@ -13,7 +13,7 @@ final class OutboundFrame: @unchecked Sendable {
   let key: FrameKey
   let element: FrameElement
   let totalBytes: Int
-  private var chunks: [Chunk?] = []
+  private var chunks: [Chunk] = []
   private var next = 0
   private var offset = 0
 
@@ -36,15 +36,28 @@ final class OutboundFrame: @unchecked Sendable {
     } while start < bytes.count
   }
 
+  /// Whether there is nothing to send now.
   var isSent: Bool { next == chunks.count }
-  var nextCost: Int { Mailbox.cost(chunkBytes: chunks[next]?.count ?? 0) }
+  var nextCost: Int { Mailbox.cost(chunkBytes: isSent ? 0 : chunks[next].count) }
 
   /// The next chunk and where it belongs; call ``advance()`` once it is sent.
-  func nextChunk() -> (chunk: Chunk, offset: Int)? { isSent ? nil : chunks[next].map { ($0, offset) } }
+  func nextChunk() -> (chunk: Chunk, offset: Int)? { isSent ? nil : (chunks[next], offset) }
   func advance() {
-    offset += chunks[next]?.count ?? 0
-    // From here on the library alone holds the block.
-    chunks[next] = nil
+    offset += chunks[next].count
     next += 1
+  }
+
+  /// Begins again at a chunk that was sent before.
+  func rewind(to start: Int) {
+    while next > 0 && offset > start {
+      next -= 1
+      offset -= chunks[next].count
+    }
+  }
+
+  /// The receiver has it: gives the blocks back.
+  func finish() {
+    chunks = []
+    next = 0
   }
 }

@@ -10,12 +10,15 @@ final class OutboundPeer {
   private let me: WorkerID
 
   private var opened = false
-  private var credit = 0
+  /// What the peer has allowed, and what we have taken of it, since the generation began.
+  private var grantedBytes = 0
+  private var chargedBytes = 0
   private var ordered = FrameQueue()
   private var urgent = FrameQueue()
+  /// Everything that the peer has not said it has.
   private var waiting: [FrameKey: OutboundFrame] = [:]
-  /// Frames that the peer asked for before they were here. A request that crossed its frame on the way stays
-  /// behind, so the oldest go: a peer waits for few frames at a time.
+  /// Frames that the peer asked for before they were here. A request that crossed the end of its frame on the
+  /// way stays behind, so the oldest go: a peer waits for few frames at a time.
   private var wanted: Set<FrameKey> = []
   private var wantedInOrder: [FrameKey] = []
   private static let wantedLimit = 4_096
@@ -29,19 +32,17 @@ final class OutboundPeer {
   }
 
   func enqueue(_ frame: OutboundFrame) {
-    if wanted.remove(frame.key) != nil {
-      urgent.append(frame)
-    } else {
-      ordered.append(frame)
-      waiting[frame.key] = frame
-    }
+    waiting[frame.key] = frame
+    if wanted.remove(frame.key) != nil { urgent.append(frame) } else { ordered.append(frame) }
   }
 
-  func granted(_ bytes: Int) { credit = min(credit + bytes, Int(WireLimits.count)) }
+  /// The total that the peer has allowed: a total, so that one that was lost does not matter.
+  func granted(_ bytes: Int) { grantedBytes = max(grantedBytes, bytes) }
 
-  func want(_ key: FrameKey) {
-    if let frame = waiting.removeValue(forKey: key), !frame.isSent {
-      urgent.append(frame)
+  func want(_ key: FrameKey, resendFrom offset: Int? = nil) {
+    if let frame = waiting[key] {
+      if let offset { frame.rewind(to: offset) }
+      if !frame.isSent { urgent.append(frame) }
       return
     }
     guard wanted.insert(key).inserted else { return }
@@ -53,13 +54,20 @@ final class OutboundPeer {
     }
   }
 
+  func taken(_ key: FrameKey) { waiting.removeValue(forKey: key)?.finish() }
+
+  /// Introduces us again: after a break the peer knows us by another connection.
+  func reopen() { opened = false }
+
   /// Whether there is something that only needs room in the socket.
   var isReady: Bool {
     guard opened else { return true }
     if urgent.first != nil { return true }
     guard let frame = ordered.first else { return false }
-    return credit >= frame.nextCost
+    return mayCharge(frame)
   }
+
+  private func mayCharge(_ frame: OutboundFrame) -> Bool { grantedBytes - chargedBytes >= frame.nextCost }
 
   /// Sends at most `limit` chunks, as far as there is room, and says what went.
   func pump(limit: Int, counters: inout DataPlaneCounters) throws(TransportError) {
@@ -71,7 +79,7 @@ final class OutboundPeer {
     }
     for _ in 0..<limit {
       let isUrgent = urgent.first != nil
-      guard let frame = urgent.first ?? ordered.first, isUrgent || credit >= frame.nextCost,
+      guard let frame = urgent.first ?? ordered.first, isUrgent || mayCharge(frame),
         let (chunk, offset) = frame.nextChunk()
       else { return }
       let header = FrameHeader(
@@ -81,13 +89,10 @@ final class OutboundPeer {
       guard try sent(socket.send(Message(header), more: true)) else { return }
       // Room was made for the whole message with its first part.
       _ = try sent(socket.send(Message(sending: chunk.block, count: chunk.count)))
-      if !isUrgent { credit -= frame.nextCost }
+      if !isUrgent { chargedBytes += frame.nextCost }
       frame.advance()
       counters.sentBytes += UInt64(chunk.count)
-      if frame.isSent {
-        counters.sentFrames += 1
-        if waiting[frame.key] === frame { waiting[frame.key] = nil }
-      }
+      if frame.isSent { counters.sentFrames += 1 }
     }
   }
 

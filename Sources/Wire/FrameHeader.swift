@@ -32,12 +32,16 @@ public struct FrameHeader: Hashable, Sendable {
   public enum Purpose: UInt8, Sendable, CaseIterable {
     /// One chunk of the frame named by `key`.
     case data = 1
-    /// A sender introduces itself for its generation; answered by `grant`.
+    /// A sender introduces itself for its generation, and again from time to time; answered by `grant`.
     case open = 2
-    /// The receiver allows `totalBytes` more bytes to be sent.
+    /// The receiver has allowed `totalBytes` since the generation began.
     case grant = 3
     /// The receiver waits for `key` with a buffer of its own: its chunks need no grant.
     case want = 4
+    /// As `want`, and nothing came for a while: begin again at `chunkOffset`.
+    case resend = 5
+    /// The receiver has all of `key`: the sender may forget it.
+    case taken = 6
   }
   public static let sizeBytes = 88
   /// The part of the header that its own checksum covers.

@@ -253,3 +253,35 @@ final class Threads {
     try threads.join(seconds: 20)
   }
 }
+
+@Suite(.timeLimit(.minutes(2)), .serialized) struct BrokenConnectionTests {
+  @Test func aConnectionThatBreaksLosesNothing() throws {
+    let limits = DataPlaneLimits(chunkBytes: 100_000, windowBytes: 1 << 20, retrySeconds: 0.2)
+    let sender = try DataPlane(bind: "tcp://127.0.0.1:*", limits: limits)
+    let receiver = try DataPlane(bind: "tcp://127.0.0.1:*", limits: limits)
+    let proxy = try BreakingProxy(to: receiver.endpoint)
+    defer { proxy.close() }
+    try sender.enter(
+      run: runA, generation: Generation(1), me: WorkerID(1), peers: [WorkerID(2): proxy.endpoint])
+    try receiver.enter(
+      run: runA, generation: Generation(1), me: WorkerID(2), peers: [WorkerID(1): sender.endpoint])
+    var noise = Noise(state: 8)
+    let frame = noise.bytes(10_000_000)
+    let done = Flag()
+    let breaking = Thread {
+      while !done.isSet {
+        Thread.sleep(forTimeInterval: 0.05)
+        proxy.cut()
+        Thread.sleep(forTimeInterval: 0.5)
+      }
+    }
+    breaking.start()
+    defer { done.set() }
+    for index in 0..<12 {
+      try sender.sendBytes(key(1, index), to: WorkerID(2), frame)
+      #expect(try receiver.receiveBytes(key(1, index), from: WorkerID(1), frame.count, timeoutSeconds: 30) == frame)
+      Thread.sleep(forTimeInterval: 0.07)
+    }
+    #expect(sender.failure == nil && receiver.failure == nil)
+  }
+}
