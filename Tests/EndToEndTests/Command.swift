@@ -88,7 +88,7 @@ struct Command {
 }
 
 /// A folder that goes away with the test.
-final class TemporaryFolder {
+final class TemporaryFolder: Sendable {
   let url: URL
   init() throws {
     url = FileManager.default.temporaryDirectory.appending(path: "transfusion-test-\(UUID().uuidString)")
