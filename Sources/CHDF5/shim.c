@@ -15,6 +15,8 @@ hid_t chdf5_file_int64(void) { return H5T_STD_I64LE; }
 hid_t chdf5_file_uint8(void) { return H5T_STD_U8LE; }
 
 int chdf5_start(void) {
+  // Files are closed by their owner; at exit the library would only complain of handles into damaged ones.
+  if (H5dont_atexit() < 0) return -1;
   if (H5open() < 0) return -1;
   return H5PLset_loading_state(0) < 0 ? -1 : 0;
 }

@@ -6,7 +6,7 @@ public struct SHA256: ~Copyable {
 
   public init() {
     guard let hash = csystem_sha256_new() else {
-      fatalError("libcrypto has no memory or no SHA-256 (a FIPS provider that is not installed?)")
+      preconditionFailure("libcrypto has no memory or no SHA-256 (a FIPS provider that is not installed?)")
     }
     self.hash = hash
   }

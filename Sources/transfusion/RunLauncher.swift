@@ -53,6 +53,7 @@ struct RunLauncher {
     settings.validationMicrobatches = configuration.validation.every == 0 ? 0 : configuration.validation.microbatches
     settings.deadSeconds = configuration.cluster.deadSeconds
     settings.stuckSeconds = configuration.cluster.stuckSeconds
+    settings.diffusionWeight = configuration.model.diffusionWeight
     settings.allowPlaintext = allowPlaintext
     settings.resume = resume
     return settings

@@ -28,7 +28,7 @@ import Testing
       try attempt(good.replacing("width: 64", with: "wdith: 64")), code: 78,
       mentions: ["bad.yaml:6", "model.wdith", "model.width"])
     expectFailure(try attempt(good, set: ["parallelism.workers=0"]), code: 78, mentions: ["parallelism.workers"])
-    expectFailure(try attempt(good, set: ["data.sequence_length=32"]), code: 65, mentions: ["32", "data prepare"])
+    expectFailure(try attempt(good, set: ["data.sequence_length=32"]), code: 65, mentions: ["32", "data index"])
     expectFailure(try attempt(good, set: ["model.vocabulary=500"]), code: 65, mentions: ["500", "600"])
     expectFailure(try attempt(good, set: ["data.directory=/nonexistent"]), code: 65, mentions: ["/nonexistent"])
     #expect(!FileManager.default.fileExists(atPath: folder.path("never")), "a refused run left a directory behind")
@@ -84,7 +84,8 @@ import Testing
     let other = folder.path("other")
     let prepared = try Command.run([
       "data", "prepare", "--out", other, "--images", sources.path("sources/emoji-validation.tar"), "--text",
-      sources.path("sources/wordnet-validation.jsonl"), "--tokenizer",
+      sources.path("sources/wordnet-validation.jsonl"), "--validation-images",
+      sources.path("sources/emoji-train.tar"), "--tokenizer",
       try TinyRun.documents() + "/tokenizer.model", "--image-size", "16", "--sequence-length", "64", "--patch", "4",
     ])
     #expect(prepared.code == 0, "\(prepared.text)")

@@ -20,7 +20,7 @@ import Testing
       "plan", "--config", TinyRun.configuration(in: folder), "--workers", "4", "--set", "parallelism.stages=2",
     ])
     #expect(result.code == 0, "\(result.text)")
-    for word in ["stage 0", "stage 1", "bubble", "F0"] {
+    for word in ["stage 0", "stage 1", "Bubble", "F0"] {
       #expect(result.output.contains(word), "'\(word)' is not in: \(result.output)")
     }
   }

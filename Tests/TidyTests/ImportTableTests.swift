@@ -12,14 +12,13 @@ import Testing
     "Wire": ["ClusterModel"],
     "ControlPlane": ["ClusterModel", "Schedules", "Wire"],
     "Digests": ["CSystem"],
-    "Kernels": ["KernelInterface"],
-    "KernelsAVX2": ["KernelInterface"],
-    "KernelsAVX512": ["KernelInterface"],
-    "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "COneDNN", "CSystem"],
+    "Kernels": ["KernelInterface", "CVector"],
+    "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "COneDNN", "CProcessor"],
     "TransfusionModel": ["Compute", "Randomness"],
     "Optimizers": ["Compute"],
     "TrainingData": ["TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages", "CSystem"],
     "HDF5": ["CHDF5"],
+    "ModelVerification": ["TransfusionModel", "Compute", "Optimizers", "HDF5"],
     "Checkpoints": ["ClusterModel", "HDF5", "Digests", "CSystem"],
     "Transport": ["ClusterModel", "Wire", "CZeroMQ", "CSystem"],
     "Collectives": ["ClusterModel", "Compute"],
@@ -33,7 +32,7 @@ import Testing
   /// The owner of each C library: nobody else imports it.
   static let owners: [String: Set<String>] = [
     "CZeroMQ": ["Transport"], "CHDF5": ["HDF5"], "COneDNN": ["Compute"], "CSentencePiece": ["TrainingData"],
-    "CImages": ["TrainingData"],
+    "CImages": ["TrainingData"], "CProcessor": ["Compute"], "CVector": ["Kernels"],
   ]
   /// Modules without sockets, files, clocks or randomness: they import nothing that has them.
   static let pure: Set<String> = ["ClusterModel", "Schedules", "ControlPlane"]
