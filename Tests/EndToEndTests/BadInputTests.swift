@@ -85,7 +85,7 @@ import Testing
     let prepared = try Command.run([
       "data", "prepare", "--out", other, "--images", sources.path("sources/emoji-validation.tar"), "--text",
       sources.path("sources/wordnet-validation.jsonl"), "--validation-images",
-      sources.path("sources/emoji-train.tar"), "--tokenizer",
+      sources.path("sources/emoji-train.tar"), "--validation-text", sources.path("sources/wordnet-train.jsonl"), "--tokenizer",
       try TinyRun.documents() + "/tokenizer.model", "--image-size", "16", "--sequence-length", "64", "--patch", "4",
     ])
     #expect(prepared.code == 0, "\(prepared.text)")
@@ -112,7 +112,7 @@ import Testing
     let file = run + "/coordinator.json"
     #expect(process.waitUntil(seconds: 30) { FileManager.default.fileExists(atPath: file) })
     let started = process.waitUntil(seconds: 30) {
-      (try? TinyRun.journal(run, "SELECT count(*) FROM steps").first.flatMap { Int($0) } ?? 0) ?? 0 >= 2
+      TinyRun.committedSteps(run) >= 2
     }
     #expect(started, "\(process.errorsSoFar)")
 

@@ -103,16 +103,30 @@ enum TinyRun {
 
   /// Rows of a query on the run's journal, columns separated by "|".
   static func journal(_ run: String, _ query: String) throws -> [String] {
+    let (status, rows) = try sqlite(run, query)
+    #expect(status == 0, "sqlite3 \(query)")
+    return rows
+  }
+
+  /// Steps in the journal of a run that may just be starting: 0 while there is no journal to read.
+  static func committedSteps(_ run: String) -> Int {
+    guard FileManager.default.fileExists(atPath: "\(run)/journal.sqlite"),
+      let (status, rows) = try? sqlite(run, "SELECT count(*) FROM steps"), status == 0
+    else { return 0 }
+    return rows.first.flatMap { Int($0) } ?? 0
+  }
+
+  private static func sqlite(_ run: String, _ query: String) throws -> (status: Int32, rows: [String]) {
     let process = Process()
     process.executableURL = URL(filePath: "/usr/bin/sqlite3")
     process.arguments = ["-readonly", "\(run)/journal.sqlite", query]
     let pipe = Pipe()
     process.standardOutput = pipe
+    process.standardError = FileHandle.nullDevice
     try process.run()
     let bytes = pipe.fileHandleForReading.readDataToEndOfFile()
     process.waitUntilExit()
-    #expect(process.terminationStatus == 0, "sqlite3 \(query)")
-    return String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init)
+    return (process.terminationStatus, String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init))
   }
 }
 
