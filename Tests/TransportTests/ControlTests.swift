@@ -31,7 +31,9 @@ extension ControlClient {
 @Suite(.timeLimit(.minutes(2)), .serialized) struct ControlTests {
   @Test func messagesGoBothWaysInOrder() throws {
     let server = try ControlServer(listen: "tcp://127.0.0.1:*")
+    defer { withExtendedLifetime(server) {} }
     let client = try ControlClient(address: server.endpoint)
+    defer { withExtendedLifetime(client) {} }
     for step in Step(0)..<200 { try client.send(envelope(.runStep(step: step))) }
     var steps: [Step] = []
     var peer: PeerIdentity?
@@ -51,7 +53,9 @@ extension ControlClient {
   @Test func ipcWorks() throws {
     let path = FileManager.default.temporaryDirectory.path + "/control-\(UUID().uuidString)"
     let server = try ControlServer(listen: "ipc://\(path)")
+    defer { withExtendedLifetime(server) {} }
     let client = try ControlClient(address: server.endpoint)
+    defer { withExtendedLifetime(client) {} }
     try client.send(envelope(.statusRequest))
     _ = try client.poll(timeoutMilliseconds: 200)
     #expect(try server.take(1).count == 1)
@@ -66,9 +70,11 @@ extension ControlClient {
     let address = probe.endpoint
     _ = consume probe
     let client = try ControlClient(address: address)
+    defer { withExtendedLifetime(client) {} }
     try client.send(envelope(.statusRequest))
     #expect(try client.poll(timeoutMilliseconds: 50).isEmpty)
     let server = try ControlServer(listen: address)
+    defer { withExtendedLifetime(server) {} }
     var taken: [Incoming] = []
     for _ in 0..<100 where taken.isEmpty {
       _ = try client.poll(timeoutMilliseconds: 50)
@@ -79,6 +85,7 @@ extension ControlClient {
 
   @Test func aPortInUseIsNamed() throws {
     let server = try ControlServer(listen: "tcp://127.0.0.1:*")
+    defer { withExtendedLifetime(server) {} }
     #expect(throws: TransportError.addressInUse(address: server.endpoint)) {
       try ControlServer(listen: server.endpoint)
     }
@@ -126,7 +133,9 @@ extension ControlClient {
 
   @Test func garbageIsCountedAndDisturbsNobody() throws {
     let server = try ControlServer(listen: "tcp://127.0.0.1:*")
+    defer { withExtendedLifetime(server) {} }
     let client = try ControlClient(address: server.endpoint)
+    defer { withExtendedLifetime(client) {} }
     let stranger = try RawPeer(server.endpoint)
     var noise = Noise(state: 3)
     for round in 0..<500 { try stranger.send([noise.bytes(round)]) }
@@ -145,6 +154,7 @@ extension ControlClient {
 
   @Test func aFloodDoesNotKeepOthersOut() throws {
     let server = try ControlServer(listen: "tcp://127.0.0.1:*")
+    defer { withExtendedLifetime(server) {} }
     let endpoint = server.endpoint
     let flooding = Flag()
     let flood = Thread {
@@ -156,6 +166,7 @@ extension ControlClient {
     // Let the flood fill what it can.
     for _ in 0..<3 { #expect(try server.poll(timeoutMilliseconds: 100).count <= ControlServer.messagesPerPoll) }
     let client = try ControlClient(address: endpoint)
+    defer { withExtendedLifetime(client) {} }
     try client.send(envelope(.statusRequest))
     var polls = 0
     var found = false
@@ -171,6 +182,7 @@ extension ControlClient {
 
   @Test func theWakerEndsAPoll() throws {
     let server = try ControlServer(listen: "tcp://127.0.0.1:*")
+    defer { withExtendedLifetime(server) {} }
     let waker = server.waker
     let clock = ContinuousClock()
     let start = clock.now
@@ -189,6 +201,7 @@ extension ControlClient {
 
   @Test func sendingToAPeerThatHasGoneIsAnError() throws {
     let server = try ControlServer(listen: "tcp://127.0.0.1:*")
+    defer { withExtendedLifetime(server) {} }
     let peer: PeerIdentity
     do {
       let client = try ControlClient(address: server.endpoint)
@@ -209,6 +222,7 @@ extension ControlClient {
     let address = probe.endpoint
     _ = consume probe
     let client = try ControlClient(address: address)
+    defer { withExtendedLifetime(client) {} }
     for _ in 0..<ControlClient.queueLimit { try client.send(envelope(.statusRequest)) }
     #expect(throws: TransportError.congested(queuedMessages: ControlClient.queueLimit)) {
       try client.send(envelope(.statusRequest))

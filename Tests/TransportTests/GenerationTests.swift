@@ -7,6 +7,7 @@ import Wire
 @Suite(.timeLimit(.minutes(3)), .serialized) struct GenerationTests {
   @Test func framesForAPeerThatEntersLaterWaitForIt() throws {
     let cluster = try Cluster(2)
+    defer { cluster.close() }
     try cluster.enter(0, 2)
     let frame = [UInt8](repeating: 3, count: 3 << 20)
     try cluster.planes[0].sendBytes(key(1), to: WorkerID(2), frame)
@@ -19,6 +20,7 @@ import Wire
 
   @Test func framesOfAnOlderGenerationAreNeverDelivered() throws {
     let cluster = try Cluster(2)
+    defer { cluster.close() }
     try cluster.planes[0].sendBytes(key(1), to: WorkerID(2), [1, 1, 1])
     #expect(cluster.planes[1].eventually { $0.receivedChunks == 1 })
     try cluster.enter(1, 2)
@@ -34,6 +36,7 @@ import Wire
 
   @Test func aWaitIsOvertakenByANewGeneration() throws {
     let cluster = try Cluster(2)
+    defer { cluster.close() }
     let threads = Threads()
     let plane = cluster.planes[0]
     threads.start {
@@ -50,6 +53,7 @@ import Wire
 
   @Test func manyGenerationsOneAfterTheOther() throws {
     let cluster = try Cluster(3, enter: nil)
+    defer { cluster.close() }
     for generation in 1...20 {
       // In another order each time, so that everybody is first and last once.
       for offset in 0..<3 { try cluster.enter((generation + offset) % 3, UInt64(generation)) }
@@ -87,6 +91,7 @@ import Wire
 
   @Test func garbageToEverySocketDisturbsNobody() throws {
     let cluster = try Cluster(2)
+    defer { cluster.close() }
     let strangers = try cluster.planes.map { try RawPeer($0.endpoint) }
     var noise = Noise(state: 99)
     let good = bytes(header { $0.sender = WorkerID(77) })
@@ -113,6 +118,7 @@ import Wire
 
   @Test func framesThatAreNotForUsAreDroppedByKind() throws {
     let cluster = try Cluster(2)
+    defer { cluster.close() }
     let plane = cluster.planes[0]
     let stranger = try RawPeer(plane.endpoint)
     // The I/O thread has entered the generation once something came through.
@@ -146,6 +152,7 @@ import Wire
   @Test func aPeerThatExceedsItsWindowIsCutShort() throws {
     let window = 2 << 20
     let cluster = try Cluster(2, limits: DataPlaneLimits(windowBytes: window))
+    defer { cluster.close() }
     let stranger = try RawPeer(cluster.planes[0].endpoint)
     let payload = [UInt8](repeating: 1, count: 1 << 20)
     for index in 0..<10 {
@@ -162,6 +169,7 @@ import Wire
 
   @Test func aDamagedPayloadIsAnErrorAndNotAWrongSum() throws {
     let cluster = try Cluster(2)
+    defer { cluster.close() }
     let plane = cluster.planes[0]
     let stranger = try RawPeer(plane.endpoint)
     try stranger.send([bytes(header()), [9, 9, 9, 8]])
@@ -172,6 +180,7 @@ import Wire
 
   @Test func chunksThatDoNotContinueTheirFrameAreNotTaken() throws {
     let cluster = try Cluster(2, limits: DataPlaneLimits(retrySeconds: 0.1))
+    defer { cluster.close() }
     let plane = cluster.planes[0]
     let stranger = try RawPeer(plane.endpoint)
     // One is missing in between, one comes twice; the last one and what it frees show that all were seen.
