@@ -54,6 +54,7 @@ import Testing
     let folder = try TemporaryFolder()
     let configuration = try TinyRun.configuration(in: folder)
     let holder = try Listener()
+    defer { holder.stop() }
     let address = "tcp://127.0.0.1:\(holder.port)"
     let result = try Command.run(
       ["coordinator", "start", "--config", configuration, "--run", folder.path("run"), "--listen", address])

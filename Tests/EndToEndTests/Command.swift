@@ -87,13 +87,15 @@ struct Command {
   }
 }
 
-/// A folder that goes away with the test.
-final class TemporaryFolder: Sendable {
+/// A folder that goes away with the test process.
+///
+/// Not with the value: optimised code may end its life at the last mention, while the path is still in use.
+struct TemporaryFolder: Sendable {
   let url: URL
   init() throws {
     url = FileManager.default.temporaryDirectory.appending(path: "transfusion-test-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+    atexitRemoval.register(url.path)
   }
   func path(_ name: String) -> String { url.appending(path: name).path }
-  deinit { try? FileManager.default.removeItem(at: url) }
 }

@@ -23,7 +23,8 @@ final class Listener {
     }
     port = UInt16(bigEndian: address.sin_port)
   }
-  deinit { close(descriptor) }
+  /// Explicit: optimised code may end a value's life at its last mention.
+  func stop() { close(descriptor) }
 }
 
 /// Bytes that no peer of ours would send, over a plain TCP connection.

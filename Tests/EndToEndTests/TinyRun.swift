@@ -6,9 +6,6 @@ enum TinyRun {
   /// Documents of small emoji and glosses, made once for the test process by the commands a user runs.
   static let data: Result<TemporaryFolder, any Error> = Result {
     let folder = try TemporaryFolder()
-    // Tests of one process share the folder; it goes when the process ends.
-    let path = folder.url.path
-    atexitRemoval.register(path)
     for arguments in [
       ["data", "demo", folder.path("sources")],
       [
