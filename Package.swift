@@ -75,32 +75,31 @@ let package = Package(
     .target(name: "HDF5", dependencies: ["CHDF5"]),
     .target(name: "ModelVerification", dependencies: ["TransfusionModel", "Compute", "Optimizers", "HDF5"]),
     .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem", "Digests"]),
-    .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem", .product(name: "Logging", package: "swift-log")]),
+    .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem"]),
     .target(name: "Collectives", dependencies: ["ClusterModel", "Compute"]),
     .target(
       name: "Configuration",
-      dependencies: ["ClusterModel", "Schedules", "TransfusionModel", "Optimizers", "TrainingData", .product(name: "Yams", package: "Yams")]),
+      dependencies: ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData", .product(name: "Yams", package: "Yams")]),
 
     // The shells.
     .target(
       name: "Coordinator",
       dependencies: [
-        "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "CSystem",
+        "ClusterModel", "Wire", "ControlPlane", "Transport", "Checkpoints",
         .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
     .target(
       name: "Worker",
       dependencies: [
         "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute",
-        "TransfusionModel", "Optimizers", "TrainingData", "Configuration", "CSystem",
+        "TransfusionModel", "Optimizers", "TrainingData", "Configuration",
         .product(name: "Logging", package: "swift-log"),
       ]),
     .executableTarget(
       name: "transfusion",
       dependencies: [
-        "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute",
-        "TransfusionModel", "ModelVerification", "Optimizers", "TrainingData", "Configuration", "Coordinator", "Worker",
-        "Randomness", "CSystem",
+        "ClusterModel", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
+        "ModelVerification", "TrainingData", "Configuration", "Coordinator", "Worker", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -128,7 +127,7 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
-    .testTarget(name: "EndToEndTests", dependencies: ["Checkpoints", "HDF5"]),
+    .testTarget(name: "EndToEndTests"),
     .testTarget(name: "TidyTests"),
   ],
   swiftLanguageModes: [.v6]

@@ -167,9 +167,13 @@ static void (*set_threads)(int);
 static pthread_once_t set_threads_once = PTHREAD_ONCE_INIT;
 static void find_set_threads(void) { *(void **)&set_threads = dlsym(RTLD_DEFAULT, "omp_set_num_threads"); }
 
-void onednn_use_one_thread(void) {
+int onednn_use_one_thread(void) {
   pthread_once(&set_threads_once, find_set_threads);
-  if (set_threads) set_threads(1);
+  if (set_threads) {
+    set_threads(1);
+    return 0;
+  }
+  return dnnl_version()->cpu_runtime == DNNL_RUNTIME_SEQ ? 0 : -1;
 }
 
 int onednn_instruction_set(void) { return (int)dnnl_get_effective_cpu_isa(); }

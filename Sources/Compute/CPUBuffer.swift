@@ -81,7 +81,9 @@ final class ScratchMemory {
   func reserve(_ bytes: Int) -> UnsafeMutableRawPointer {
     if let pages, pages.sizeBytes >= bytes { return pages.address }
     release()
-    guard let grown = Pages(atLeast: bytes) else { preconditionFailure("the system refused \(bytes) bytes of scratch memory") }
+    guard let grown = Pages(atLeast: bytes) else {
+      preconditionFailure("the system refused \(bytes) bytes of scratch memory")
+    }
     budget.takeUnlimited(grown.sizeBytes)
     pages = grown
     return grown.address

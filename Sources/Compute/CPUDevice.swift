@@ -35,6 +35,12 @@ public final class CPUDevice: Device {
     throws(DeviceError)
   {
     let (chosen, kernels) = try Processor.kernels(instructionSet)
+    // oneDNN cuts sums by its own number of threads: unless that is one, results would depend on the host.
+    guard onednn_use_one_thread() == 0 else {
+      throw .unsupportedProcessor(
+        needs:
+          "this oneDNN was built with a thread runtime that cannot be held to one thread; use one built with OpenMP")
+    }
     self.instructionSet = chosen
     self.kernels = kernels
     let budget = MemoryBudget(limitBytes: memoryLimitBytes)

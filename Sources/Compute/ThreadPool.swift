@@ -27,7 +27,7 @@ final class ThreadPool {
           guard let argument else { return nil }
           let start = Unmanaged<HelperStart>.fromOpaque(argument).takeRetainedValue()
           if let processor = start.processor { _ = processor_pin_this_thread(Int32(processor)) }
-          onednn_use_one_thread()
+          _ = onednn_use_one_thread()
           start.state.help(slot: start.slot)
           return nil
         }, Unmanaged.passRetained(start).toOpaque())
@@ -44,7 +44,7 @@ final class ThreadPool {
   /// Calls `body(index, slot)` for every index in 0..<count, each once; `slot` in 0..<threads is the calling
   /// thread's own, for its scratch memory. Returns when all are done.
   func parallelFor(_ count: Int, _ body: (_ index: Int, _ slot: Int) -> Void) {
-    onednn_use_one_thread()
+    _ = onednn_use_one_thread()
     if threads == 1 || count <= 1 {
       for index in 0..<max(count, 0) { body(index, 0) }
       return

@@ -8,7 +8,8 @@ package enum HDF5Library {
   /// Runs `body` with the library started, silent, and held by the calling thread alone.
   ///
   /// Not recursive: public functions take it, private ones do not.
-  package static func locked<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result
+  package static func locked<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
+    -> Result
   {
     try lock.withLock { started throws(Failure) -> Result in
       if !started {

@@ -43,7 +43,8 @@ final class MicrobatchPrefetcher: Sendable {
     guard let item = queue.pop() else { return nil }
     precondition(
       item.step == step && item.microbatch == microbatch,
-      "the schedule asked for microbatch \(microbatch) of step \(step), the data thread made \(item.microbatch) of \(item.step)")
+      "the schedule asked for microbatch \(microbatch) of step \(step), the data thread made \(item.microbatch) of \(item.step)"
+    )
     return try item.content.get()
   }
 

@@ -52,10 +52,12 @@ extension StageExecutor {
   }
 
   private func load(_ path: String, of reader: CheckpointReader, into tensor: Tensor) throws {
+    progress.enter("loading", step: reader.manifest.step)
     let values = try reader.floats(path)
     guard values.count == tensor.count else {
       throw WorkerError.step(
-        reason: "\(path) of checkpoint step \(reader.manifest.step) has \(values.count) elements, the model \(tensor.count)")
+        reason:
+          "\(path) of checkpoint step \(reader.manifest.step) has \(values.count) elements, the model \(tensor.count)")
     }
     device.upload(values, to: tensor)
   }

@@ -188,7 +188,8 @@ extension StageExecutor {
     }
     let seconds = (clock.now - start) / .seconds(1)
     progress.report(
-      microbatchesPerSecond: Double(microbatches.count) / max(seconds, 1e-9), memoryBytes: UInt64(ProcessMemory.residentBytes))
+      microbatchesPerSecond: Double(microbatches.count) / max(seconds, 1e-9),
+      memoryBytes: UInt64(ProcessMemory.residentBytes))
     progress.enter("barrier", step: step)
     return Reduced(step: step, losses: losses, norms: norms)
   }
@@ -207,12 +208,14 @@ extension StageExecutor {
   private func loss(of index: Int, slot: Int) throws -> MicrobatchLoss {
     let sums = try stage.losses(slot: slot)
     return MicrobatchLoss(
-      microbatch: UInt32(index), languageModelSum: sums.languageModelSum, targetTokens: UInt64(counts[slot].targetTokens),
+      microbatch: UInt32(index), languageModelSum: sums.languageModelSum,
+      targetTokens: UInt64(counts[slot].targetTokens),
       diffusionSum: sums.diffusionSum, images: UInt64(counts[slot].images))
   }
 
   private func reduce(step: Step) throws -> [TensorNorm] {
-    try group.reduce(step: step, partials: sums.finished, into: owned.map { summed.slice(at: $0.offset, shape: [count(of: $0)]) })
+    try group.reduce(
+      step: step, partials: sums.finished, into: owned.map { summed.slice(at: $0.offset, shape: [count(of: $0)]) })
     sums.reset()
     for (position, tensor) in owned.enumerated() {
       device.sumOfSquares(summed.slice(at: tensor.offset, shape: [count(of: tensor)]), into: squares, at: position)
@@ -248,6 +251,7 @@ extension StageExecutor {
           optimizer.step(
             update.step, learningRate: rate, gradientScale: scale, decays: parameter.specification.decays))
       }
+      progress.enter("gather", step: update.step)
       try group.gather(step: update.step, values: stage.values)
       stage.refreshComputeCopies()
       try device.wait()

@@ -61,7 +61,8 @@ final class WorkerEngine: @unchecked Sendable {
     return Hello(
       worker: nil, host: ProcessInfo.processInfo.hostName, processID: ProcessInfo.processInfo.processIdentifier,
       threads: UInt32(options.threads), memoryLimitBytes: UInt64(options.memoryLimitBytes),
-      deviceFingerprint: device.fingerprint, gigaflopsPerSecond: try CPUDevice.measureGigaflops(threads: options.threads), dataEndpoint: dataEndpoint)
+      deviceFingerprint: device.fingerprint,
+      gigaflopsPerSecond: try CPUDevice.measureGigaflops(threads: options.threads), dataEndpoint: dataEndpoint)
   }
 
   /// Takes the run's configuration and starts the compute thread.
@@ -145,10 +146,15 @@ final class WorkerEngine: @unchecked Sendable {
     let executor = try StageExecutor(
       configuration: configuration, plan: prepare.plan, place: place, fromStep: prepare.fromStep, device: device,
       link: dataPlane, source: source, progress: progress)
+    // Before anything that can fail: whoever replaces it stops its data thread.
+    self.executor = executor
     let store = CheckpointStore(directory: setup.welcome.runDirectory + "/checkpoints")
     writer.begin(store: store, file: String(format: "worker-%04d.h5", prepare.plan.rank(of: setup.welcome.worker) ?? 0))
-    if prepare.fromStep == 0 { try executor.initialise() } else { try executor.load(step: prepare.fromStep, from: store) }
-    self.executor = executor
+    if prepare.fromStep == 0 {
+      try executor.initialise()
+    } else {
+      try executor.load(step: prepare.fromStep, from: store)
+    }
     progress.enter("barrier", step: prepare.fromStep)
     post(
       .ready(

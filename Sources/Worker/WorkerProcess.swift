@@ -24,7 +24,10 @@ public struct WorkerOptions: Sendable {
   /// Silence after which the coordinator counts as lost.
   public var coordinatorSilenceSeconds: Double = 30
 
-  public init(address: String, threads: Int, memoryLimitBytes: Int, pin: Bool = false, dataListen: String? = nil, allowPlaintext: Bool = false) {
+  public init(
+    address: String, threads: Int, memoryLimitBytes: Int, pin: Bool = false, dataListen: String? = nil,
+    allowPlaintext: Bool = false
+  ) {
     self.address = address
     self.threads = threads
     self.memoryLimitBytes = memoryLimitBytes
@@ -66,7 +69,9 @@ public final class WorkerProcess {
     self.stopRequested = stopRequested
     client = try ControlClient(address: options.address, allowPlaintext: options.allowPlaintext)
     dataPlane = try DataPlane(
-      bind: options.dataListen ?? Endpoint.binding(toward: options.address), allowPlaintext: options.allowPlaintext)
+      bind: options.dataListen ?? Endpoint.binding(toward: options.address), allowPlaintext: options.allowPlaintext,
+      // The coordinator knows who hangs and ends waits by `stop`; a wait as such may be long.
+      limits: DataPlaneLimits(receiveTimeoutSeconds: 7 * 86_400))
     engine = WorkerEngine(options: options, dataPlane: dataPlane, waker: client.waker)
   }
 
@@ -83,7 +88,8 @@ public final class WorkerProcess {
       for envelope in try client.poll(timeoutMilliseconds: Self.pollMilliseconds) {
         // Before the welcome the run is unknown; afterwards every message must be of this run and of no
         // older generation.
-        guard envelope.sender == .coordinator, !joined || envelope.run == runID, envelope.generation >= generation else { continue }
+        guard envelope.sender == .coordinator, !joined || envelope.run == runID, envelope.generation >= generation
+        else { continue }
         lastHeard = clock.now
         if let outcome = try handle(envelope) { return outcome }
         if worker != nil { joined = true }
@@ -93,7 +99,9 @@ public final class WorkerProcess {
       let now = clock.now
       if !joined {
         let waited = (now - start) / .seconds(1)
-        if waited > options.joinTimeoutSeconds { throw WorkerError.unreachable(address: options.address, seconds: waited) }
+        if waited > options.joinTimeoutSeconds {
+          throw WorkerError.unreachable(address: options.address, seconds: waited)
+        }
         if stopRequested() { return .requeue(reason: "asked to stop before joining") }
         continue
       }

@@ -31,12 +31,16 @@ struct CoordinatorStart: AsyncParsableCommand {
 }
 
 struct RunDirectoryOption: ParsableArguments {
-  @Option(name: .long, help: ArgumentHelp("Run directory: journal, checkpoints, resolved configuration, logs.", valueName: "dir"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Run directory: journal, checkpoints, resolved configuration, logs.", valueName: "dir"))
   var run: String
 }
 
 struct ListeningOptions: ParsableArguments {
-  @Option(name: .long, help: ArgumentHelp("Where workers and status clients connect; port * takes a free one.", valueName: "address"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Where workers and status clients connect; port * takes a free one.", valueName: "address"))
   var listen = "tcp://127.0.0.1:7070"
 
   @Flag(name: .long, help: "Listen outside loopback although traffic is not encrypted.")
@@ -60,7 +64,9 @@ struct TrainCommand: AsyncParsableCommand {
 
   @OptionGroup var resources: WorkerResourceOptions
 
-  @Option(name: .long, help: ArgumentHelp("Where status clients connect; by default a free port on loopback.", valueName: "address"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Where status clients connect; by default a free port on loopback.", valueName: "address"))
   var listen = "tcp://127.0.0.1:*"
 
   @OptionGroup var logging: LoggingOptions
@@ -100,12 +106,17 @@ struct ResumeCommand: AsyncParsableCommand {
   @Option(name: .long, help: ArgumentHelp("Go back to the checkpoint of this step.", valueName: "step"))
   var from: UInt64?
 
-  @Option(name: .long, parsing: .singleValue, help: ArgumentHelp("Override one key; may be repeated.", valueName: "key.path=value"))
+  @Option(
+    name: .long, parsing: .singleValue,
+    help: ArgumentHelp("Override one key; may be repeated.", valueName: "key.path=value"))
   var set: [String] = []
 
   @OptionGroup var resources: WorkerResourceOptions
 
-  @Option(name: .long, help: ArgumentHelp("Where workers and status clients connect; by default a free port on loopback.", valueName: "address"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      "Where workers and status clients connect; by default a free port on loopback.", valueName: "address"))
   var listen = "tcp://127.0.0.1:*"
 
   @Flag(name: .long, help: "Listen outside loopback although traffic is not encrypted.")

@@ -16,7 +16,9 @@ final class LocalWorkers {
     let share = resources.share(of: count)
     for number in 1...count {
       let log = logs.appending(path: "worker-\(number).log")
-      if !FileManager.default.fileExists(atPath: log.path) { _ = FileManager.default.createFile(atPath: log.path, contents: nil) }
+      if !FileManager.default.fileExists(atPath: log.path) {
+        _ = FileManager.default.createFile(atPath: log.path, contents: nil)
+      }
       let handle = try FileHandle(forWritingTo: log)
       try handle.seekToEnd()
       let process = Process()
@@ -34,12 +36,42 @@ final class LocalWorkers {
     }
   }
 
-  /// Waits for all to end; after `seconds` the rest is killed.
+  /// The first worker that ended with an error, if any has.
+  var failure: Failure? {
+    for (index, process) in processes.enumerated() where !process.isRunning && process.terminationStatus != 0 {
+      let log = logs.appending(path: "worker-\(index + 1).log")
+      let last = (try? String(contentsOf: log, encoding: .utf8))?.split(separator: "\n").last.map(String.init)
+      return Failure(
+        number: index + 1, status: process.terminationStatus, lastLine: last ?? "its log is empty", log: log.path)
+    }
+    return nil
+  }
+  struct Failure {
+    var number: Int
+    var status: Int32
+    var lastLine: String
+    var log: String
+  }
+
+  /// Waits for all to end by the coordinator's word; those that never heard it are asked after a moment, and
+  /// whoever is left after `seconds` is killed.
   func finish(seconds: Double) {
-    let deadline = Date().addingTimeInterval(seconds)
-    while processes.contains(where: \.isRunning), Date() < deadline { usleep(20_000) }
+    let start = Date()
+    var asked = false
+    while processes.contains(where: \.isRunning), Date().timeIntervalSince(start) < seconds {
+      if !asked, Date().timeIntervalSince(start) > 2 {
+        asked = true
+        for process in processes where process.isRunning { process.terminate() }
+      }
+      usleep(20_000)
+    }
     for process in processes where process.isRunning { kill(process.processIdentifier, SIGKILL) }
     for process in processes { process.waitUntilExit() }
+  }
+
+  /// An address that listens everywhere is reached over loopback from the same host.
+  static func reachable(_ endpoint: String) -> String {
+    endpoint.replacing("tcp://0.0.0.0:", with: "tcp://127.0.0.1:").replacing("tcp://[::]:", with: "tcp://[::1]:")
   }
 
   private static var executable: String {

@@ -22,7 +22,9 @@ struct PlanCommand: ParsableCommand {
   @Option(name: .long, help: "Speed of one worker in GFLOP/s, for the time estimates.")
   var gigaflops: Double = 100
 
-  @Option(name: .long, help: ArgumentHelp("Memory of one worker; without it memory is shown but limits nothing.", valueName: "bytes"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Memory of one worker; without it memory is shown but limits nothing.", valueName: "bytes"))
   var memoryLimit: UInt64?
 
   func validate() throws {
@@ -39,7 +41,8 @@ struct PlanCommand: ParsableCommand {
       WorkerCapacity(worker: WorkerID($0), gigaflopsPerSecond: gigaflops, memoryLimitBytes: memoryLimit ?? .max)
     }
     let decision = try Planner.plan(
-      units: planning.units, workers: capacities, stages: loaded.parallelism.stages == 0 ? nil : loaded.parallelism.stages,
+      units: planning.units, workers: capacities,
+      stages: loaded.parallelism.stages == 0 ? nil : loaded.parallelism.stages,
       shape: loaded.shape, schedule: loaded.parallelism.schedule, memory: planning.memory)
     print(
       PlanReport.render(

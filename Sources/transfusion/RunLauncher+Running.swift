@@ -10,25 +10,41 @@ extension RunLauncher {
   func run(resume: CoordinatorResume) async throws {
     let settings = try settings(resume: resume)
     let stop = StopRequest()
-    let log = log
+    let progress = localWorkers > 0 && isatty(STDERR_FILENO) == 1 ? ProgressLine("training") : nil
+    defer { progress?.finish() }
+    let log = progress.map(log.above) ?? log
     let localWorkers = localWorkers
     let resources = resources
     let outcome = try await stop.watching {
       try await onThread("coordinator") {
-        let coordinator = try CoordinatorProcess(settings, log: log) { stop.isRequested }
         var workers: LocalWorkers?
+        var failure: LocalWorkers.Failure?
+        let coordinator = try CoordinatorProcess(settings, log: log) {
+          // A local worker that fails before it joins would be waited for in vain; after that the coordinator
+          // learns of it first, and this changes nothing.
+          if failure == nil { failure = workers?.failure }
+          return stop.isRequested || failure != nil
+        }
         if localWorkers > 0 {
           let started = try LocalWorkers(runDirectory: settings.runDirectory)
-          try started.start(count: localWorkers, address: coordinator.endpoint, resources: resources)
+          try started.start(
+            count: localWorkers, address: LocalWorkers.reachable(coordinator.endpoint), resources: resources)
           workers = started
         } else {
-          log.notice("listening on \(coordinator.endpoint); waiting for \(settings.expectedWorkers) workers: `transfusion worker join \(coordinator.endpoint)`")
+          log.notice(
+            "listening on \(coordinator.endpoint); waiting for \(settings.expectedWorkers) workers: `transfusion worker join \(coordinator.endpoint)`"
+          )
         }
         // Local workers end by the coordinator's word; those that do not are not left behind.
         defer { workers?.finish(seconds: 20) }
-        let progress = localWorkers > 0 && isatty(STDERR_FILENO) == 1 ? ProgressLine("training") : nil
-        defer { progress?.finish() }
-        return try coordinator.run { report in progress?.update(StatusText.line(report)) }
+        let outcome = try coordinator.run { report in progress?.update(StatusText.line(report)) }
+        if case .stopped = outcome, !stop.isRequested, let failure {
+          throw CommandFailure(
+            ExitStatus(rawValue: failure.status) ?? .software,
+            "local worker \(failure.number) ended with exit code \(failure.status): \(failure.lastLine) (its log: \(failure.log))"
+          )
+        }
+        return outcome
       }
     }
     switch outcome {
@@ -36,7 +52,8 @@ extension RunLauncher {
     case .stopped(let step, let reason):
       log.notice("stopped at step \(step) (\(reason)); go on with `transfusion resume \(runDirectory)`")
     case .requeue(let reason, let lastCheckpoint):
-      let from = lastCheckpoint.map { "from the checkpoint of step \($0)" } ?? "from the start: there is no checkpoint yet"
+      let from =
+        lastCheckpoint.map { "from the checkpoint of step \($0)" } ?? "from the start: there is no checkpoint yet"
       let logs = localWorkers > 0 ? " The workers' logs are in \(runDirectory)/logs." : ""
       throw CommandFailure(.requeue, "\(reason); go on \(from) with `transfusion resume \(runDirectory)`.\(logs)")
     case .failed(let status, let reason):

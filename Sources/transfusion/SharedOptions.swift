@@ -4,10 +4,14 @@ import Foundation
 import Logging
 
 struct ConfigurationOptions: ParsableArguments {
-  @Option(name: .long, help: ArgumentHelp("Run configuration (YAML); every key is in docs/configuration.md.", valueName: "file"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Run configuration (YAML); every key is in docs/configuration.md.", valueName: "file"))
   var config: String
 
-  @Option(name: .long, parsing: .singleValue, help: ArgumentHelp("Override one key, for example run.steps=100; may be repeated.", valueName: "key.path=value"))
+  @Option(
+    name: .long, parsing: .singleValue,
+    help: ArgumentHelp("Override one key, for example run.steps=100; may be repeated.", valueName: "key.path=value"))
   var set: [String] = []
 
   func load(extra: [String] = []) throws -> RunConfiguration {

@@ -34,8 +34,17 @@ struct StatusCommand: ParsableCommand {
 
   func run() throws {
     let redraws = watch && !json && isatty(STDOUT_FILENO) == 1
+    var last: StatusReport?
     while true {
-      let report = try ask()
+      let report: StatusReport
+      do {
+        report = try ask()
+      } catch let failure as CommandFailure where failure.status == .unavailable && last != nil {
+        // It answered before: the run has ended between two questions.
+        print("The coordinator is gone; its run directory tells how the run ended.")
+        return
+      }
+      last = report
       if redraws { FileHandle.standardOutput.write(Data("\u{1B}[H\u{1B}[2J".utf8)) }
       FileHandle.standardOutput.write(Data((json ? try report.json() + "\n" : report.text(width: Self.columns)).utf8))
       guard watch, report.live, report.outcome == nil else { return }
@@ -50,7 +59,8 @@ struct StatusCommand: ParsableCommand {
     guard let report = try StatusQuery.ask(target, timeoutSeconds: timeout, allowPlaintext: insecurePlaintext) else {
       throw CommandFailure(
         .unavailable,
-        "no coordinator answered at \(target) within \(timeout) s; give its run directory to see the journal")
+        "no coordinator answered at \(target) within \(timeout.formatted()) s; give its run directory to see the journal"
+      )
     }
     return report
   }

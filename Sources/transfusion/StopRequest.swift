@@ -2,9 +2,10 @@ import Foundation
 import Synchronization
 import UnixSignals
 
-/// Set by SIGINT or SIGTERM: finish the step, checkpoint, exit. A second signal ends the process at once.
+/// Set by SIGINT or SIGTERM: finish the step, checkpoint, exit. A second signal stops without a checkpoint, a
+/// third ends the process where it is.
 final class StopRequest: Sendable {
-  private let count = Atomic<Int>(0)
+  private let requests = Atomic<Int>(0)
   private let announcement: String
 
   /// - Parameter announcement: what the user reads after the first signal.
@@ -15,15 +16,18 @@ final class StopRequest: Sendable {
     self.announcement = announcement
   }
 
-  var isRequested: Bool { count.load(ordering: .relaxed) > 0 }
+  /// Signals so far.
+  var count: Int { requests.load(ordering: .relaxed) }
+  var isRequested: Bool { count > 0 }
 
   /// Runs `body` while watching for signals.
   func watching<Value: Sendable>(_ body: @Sendable () async throws -> Value) async throws -> Value {
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
     let watcher = Task {
       for await signal in signals {
-        if count.add(1, ordering: .relaxed).newValue > 1 { exit(128 + (signal == .sigint ? 2 : 15)) }
-        StandardError.write(announcement)
+        let number = requests.add(1, ordering: .relaxed).newValue
+        if number == 1 { StandardError.write(announcement) }
+        if number > 2 { exit(128 + (signal == .sigint ? 2 : 15)) }
       }
     }
     defer { watcher.cancel() }

@@ -20,7 +20,9 @@ struct WorkerJoin: AsyncParsableCommand {
 
   @OptionGroup var resources: WorkerResourceOptions
 
-  @Option(name: .long, help: ArgumentHelp("Where other workers reach this one; by default a free port.", valueName: "address"))
+  @Option(
+    name: .long, help: ArgumentHelp("Where other workers reach this one; by default a free port.", valueName: "address")
+  )
   var dataListen: String?
 
   @Option(name: .long, help: ArgumentHelp("How long to wait for the coordinator.", valueName: "seconds"))
@@ -59,10 +61,17 @@ struct WorkerJoin: AsyncParsableCommand {
 }
 
 struct WorkerResourceOptions: ParsableArguments {
-  @Option(name: .long, help: ArgumentHelp("Compute threads of each worker; by default all processors, shared by local workers.", valueName: "n"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      "Compute threads of each worker; by default all processors, shared by local workers.", valueName: "n"))
   var threads: Int?
 
-  @Option(name: .long, help: ArgumentHelp("Memory that each worker's tensors may take; by default 80 % of the host's, shared by local workers.", valueName: "bytes"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      "Memory that each worker's tensors may take; by default 80 % of the host's, shared by local workers.",
+      valueName: "bytes"))
   var memoryLimit: Int?
 
   @Flag(name: .long, help: "Keep each compute thread on one processor.")

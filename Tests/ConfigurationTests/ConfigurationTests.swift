@@ -107,7 +107,8 @@ import Testing
 @Suite struct ConfigurationReferenceTests {
   /// docs/configuration.md holds what `transfusion configuration keys` prints.
   @Test func theDocumentedKeysAreTheRealOnes() throws {
-    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent()
     let text = try String(contentsOf: root.appending(path: "docs/configuration.md"), encoding: .utf8)
     #expect(text.contains(RunConfiguration.reference), "run ops/document-configuration")
   }

@@ -12,7 +12,8 @@ import Testing
     }
     // One line that begins with "error:", and no trace of a crash.
     #expect(result.errors.contains("rror:"), sourceLocation: sourceLocation)
-    #expect(!result.errors.contains("Fatal error") && !result.errors.contains("Thread 0"), sourceLocation: sourceLocation)
+    #expect(
+      !result.errors.contains("Fatal error") && !result.errors.contains("Thread 0"), sourceLocation: sourceLocation)
   }
 
   @Test func configurationErrorsNameFileLineAndRemedy() throws {
@@ -32,7 +33,9 @@ import Testing
     expectFailure(try attempt(good, set: ["model.vocabulary=500"]), code: 65, mentions: ["500", "600"])
     expectFailure(try attempt(good, set: ["data.directory=/nonexistent"]), code: 65, mentions: ["/nonexistent"])
     #expect(!FileManager.default.fileExists(atPath: folder.path("never")), "a refused run left a directory behind")
-    let missing = try Command.run(["train", "--config", "/nonexistent.yaml", "--run", folder.path("never"), "--workers", "1"])
+    let missing = try Command.run([
+      "train", "--config", "/nonexistent.yaml", "--run", folder.path("never"), "--workers", "1",
+    ])
     expectFailure(missing, code: 78, mentions: ["/nonexistent.yaml", "no such file"])
   }
 
@@ -86,7 +89,8 @@ import Testing
     let prepared = try Command.run([
       "data", "prepare", "--out", other, "--images", sources.path("sources/emoji-validation.tar"), "--text",
       sources.path("sources/wordnet-validation.jsonl"), "--validation-images",
-      sources.path("sources/emoji-train.tar"), "--validation-text", sources.path("sources/wordnet-train.jsonl"), "--tokenizer",
+      sources.path("sources/emoji-train.tar"), "--validation-text", sources.path("sources/wordnet-train.jsonl"),
+      "--tokenizer",
       try TinyRun.documents() + "/tokenizer.model", "--image-size", "16", "--sequence-length", "64", "--patch", "4",
     ])
     #expect(prepared.code == 0, "\(prepared.text)")
@@ -102,7 +106,7 @@ import Testing
   @Test(.timeLimit(.minutes(3))) func aLiveRunIsNotDisturbed() throws {
     let folder = try TemporaryFolder()
     let configuration = try TinyRun.configuration(in: folder)
-    let set = ["run.steps=80", "validation.every=0", "checkpoint.every=40"]
+    let set = ["run.steps=160", "validation.every=0", "checkpoint.every=80"]
     let quiet = folder.path("quiet")
     try TinyRun.train(quiet, configuration: configuration, workers: 2, set: set + ["parallelism.stages=2"])
 
@@ -124,6 +128,15 @@ import Testing
       for payload in Garbage.payloads { Garbage.send(payload, port: port) }
     }
 
+    #expect(process.process.isRunning && TinyRun.committedSteps(run) < 160, "the run was over before the garbage came")
+
+    // Answers within 100 ms while training: the process's own start is part of what a user waits for.
+    let times = try (0..<7).map { _ in
+      let start = Date()
+      _ = try Command.run(["status", run, "--json"])
+      return Date().timeIntervalSince(start)
+    }.sorted()
+    #expect(times[3] < 0.1, "status took \(times)")
     let status = try Command.run(["status", run, "--json"])
     #expect(status.code == 0, "\(status.text)")
     let json = try JSONSerialization.jsonObject(with: Data(status.output.utf8)) as? [String: Any]

@@ -17,7 +17,9 @@ enum TinyRun {
       ],
     ] {
       let result = try Command.run(arguments, seconds: 240)
-      guard result.code == 0 else { throw Failure(text: "transfusion \(arguments.joined(separator: " ")): \(result.text)") }
+      guard result.code == 0 else {
+        throw Failure(text: "transfusion \(arguments.joined(separator: " ")): \(result.text)")
+      }
     }
     return folder
   }

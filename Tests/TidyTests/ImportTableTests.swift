@@ -16,7 +16,7 @@ import Testing
     "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "COneDNN", "CProcessor"],
     "TransfusionModel": ["Compute", "Randomness"],
     "Optimizers": ["Compute"],
-    "TrainingData": ["TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages", "CSystem"],
+    "TrainingData": ["TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages"],
     "HDF5": ["CHDF5"],
     "ModelVerification": ["TransfusionModel", "Compute", "Optimizers", "HDF5"],
     "Checkpoints": ["ClusterModel", "HDF5", "Digests", "CSystem"],
@@ -39,7 +39,9 @@ import Testing
 
   static func imports(_ file: SourceTree.File) -> [String] {
     SourceTree.code(file).compactMap { _, text in
-      guard let match = text.firstMatch(of: #/^\s*(?:@\w+\s+|public\s+|package\s+)*import\s+(?:\w+\s+)?(\w+)/#) else { return nil }
+      guard let match = text.firstMatch(of: #/^\s*(?:@\w+\s+|public\s+|package\s+)*import\s+(?:\w+\s+)?(\w+)/#) else {
+        return nil
+      }
       return String(match.1)
     }
   }
@@ -57,6 +59,29 @@ import Testing
         #expect(allowed.contains(name), "\(file.path) imports \(name)")
       }
     }
+  }
+
+  /// Package.swift names just what is imported: nothing by accident of the build order, nothing unused.
+  @Test func packageDependenciesAreTheImports() throws {
+    let tree = try SourceTree()
+    let manifest = try String(contentsOf: tree.root.appending(path: "Package.swift"), encoding: .utf8)
+    let target = #/\.(?:target|executableTarget)\(\s*name: "(\w+)",\s*dependencies: \[(.*?)\](?: \+ (\w+))?/#
+      .dotMatchesNewlines()
+    var checked = 0
+    for match in manifest.matches(of: target) {
+      let module = String(match.1)
+      let listed = String(match.2).replacing(#/package: "[^"]*"/#, with: "")
+      var dependencies = Set(listed.matches(of: #/"(\w+)"/#).map { String($0.1) })
+      if match.3 == "kernelDependencies" { dependencies.formUnion(["Kernels", "KernelsAVX2", "KernelsAVX512"]) }
+      let imports = Set(tree.files.filter { $0.module == module }.flatMap(Self.imports))
+      guard !imports.isEmpty else { continue }  // the kernels' links are read as Kernels
+      checked += 1
+      let unused = dependencies.subtracting(imports)
+      #expect(unused.isEmpty, "\(module) lists \(unused.sorted()) and does not import them")
+      let ours = imports.intersection(Self.table.keys).subtracting(dependencies)
+      #expect(ours.isEmpty, "\(module) imports \(ours.sorted()), which Package.swift does not list")
+    }
+    #expect(checked > 15)
   }
 
   @Test func everyCLibraryHasOneOwner() throws {

@@ -22,7 +22,10 @@ struct SourceTree {
         // The instruction-set builds link to the files of Kernels: read them once.
         if (try? FileManager.default.destinationOfSymbolicLink(atPath: path.path)) != nil { continue }
         let text = try String(contentsOf: path, encoding: .utf8)
-        files.append(File(module: module, path: "\(module)/\(name)", lines: text.split(separator: "\n", omittingEmptySubsequences: false)))
+        files.append(
+          File(
+            module: module, path: "\(module)/\(name)",
+            lines: text.split(separator: "\n", omittingEmptySubsequences: false)))
       }
     }
     self.files = files

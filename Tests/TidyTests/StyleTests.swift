@@ -9,7 +9,10 @@ import Testing
     (#"\bprint\("#, "libraries return or log; only the command line prints", ["transfusion"]),
     (#"@testable"#, "tests use the public interface, so that they build in release mode", []),
     (#"\b(SystemRandomNumberGenerator|arc4random|drand48)\b"#, "randomness is counter-based", []),
-    (#"\.random\("#, "randomness is counter-based; identifiers come from the shells", ["Coordinator", "Transport", "transfusion"]),
+    (
+      #"\.random\("#, "randomness is counter-based; identifiers come from the shells",
+      ["Coordinator", "Transport", "transfusion"]
+    ),
     (#"\b(TODO|FIXME|XXX)\b"#, "finish it or open an issue", []),
   ]
 
@@ -48,6 +51,19 @@ import Testing
     for file in try SourceTree().files where !file.path.hasSuffix(".pb.swift") {
       #expect(file.lines.count <= 600, "\(file.path) has \(file.lines.count) lines")
       for name in ["Utils", "Helpers", "Managers"] { #expect(!file.path.contains(name), "\(file.path)") }
+    }
+  }
+
+  /// Files that the README names exist, and nothing in it waits to be filled in.
+  @Test func theReadmeNamesWhatIsThere() throws {
+    let root = try SourceTree().root
+    let text = try String(contentsOf: root.appending(path: "README.md"), encoding: .utf8)
+    #expect(text.firstMatch(of: #/@[A-Z]+@/#) == nil)
+    let links = text.matches(of: #/\]\(([^)#:]+)\)/#).map { String($0.1) }
+    let fixtures = text.matches(of: #/(?:Tests|ops)\/[\w\/.-]+/#).map { String($0.0) }
+    #expect(links.count > 4 && fixtures.count > 4)
+    for path in links + fixtures {
+      #expect(FileManager.default.fileExists(atPath: root.appending(path: path).path), "\(path)")
     }
   }
 

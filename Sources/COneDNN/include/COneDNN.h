@@ -38,7 +38,7 @@ int onednn_matmul_execute(
     const onednn_matmul *matmul, onednn_lane *lane, const void *a, const void *b, void *c, void *scratch);
 
 // Tells the OpenMP runtime under oneDNN that the calling thread has no helpers.
-void onednn_use_one_thread(void);
+int onednn_use_one_thread(void);
 
 // dnnl_cpu_isa_t in effect, and whether it multiplies bfloat16.
 int onednn_instruction_set(void);
