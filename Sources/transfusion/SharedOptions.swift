@@ -24,7 +24,7 @@ struct LoggingOptions: ParsableArguments {
   var logLevel: Logger.Level = .info
 
   func logger(_ label: String) -> Logger {
-    var logger = Logger(label: label) { StreamLogHandler.standardError(label: $0) }
+    var logger = Logger(label: label) { _ in LineLogHandler(write: StandardError.write) }
     logger.logLevel = logLevel
     return logger
   }

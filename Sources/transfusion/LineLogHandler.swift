@@ -1,9 +1,9 @@
 import Foundation
 import Logging
 
-/// Log lines that stay above a progress line instead of being written into it.
-struct ProgressLogHandler: LogHandler {
-  let line: ProgressLine
+/// One line an event: time, level, message. Where it goes is the caller's: standard error, or above a progress line.
+struct LineLogHandler: LogHandler {
+  let write: @Sendable (String) -> Void
   var logLevel = Logger.Level.info
   var metadata = Logger.Metadata()
 
@@ -13,15 +13,15 @@ struct ProgressLogHandler: LogHandler {
   }
 
   func log(event: LogEvent) {
-    let time = Date().formatted(.iso8601.time(includingFractionalSeconds: false).timeSeparator(.colon))
-    line.print("\(time) \(event.level): \(event.message)")
+    let time = Date().formatted(.iso8601)
+    write("\(time) \(event.level) \(event.message)")
   }
 }
 
 extension Logger {
   /// The same logger, printing above a progress line.
   func above(_ line: ProgressLine) -> Logger {
-    var logger = Logger(label: label) { _ in ProgressLogHandler(line: line) }
+    var logger = Logger(label: label) { _ in LineLogHandler { line.print($0) } }
     logger.logLevel = logLevel
     return logger
   }
