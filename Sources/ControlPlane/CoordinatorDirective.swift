@@ -173,6 +173,8 @@ public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
     case notReproducible
     /// Disk or journal.
     case storage
+    /// A fault of the program on a worker.
+    case software
   }
   public var kind: Kind
   public var reason: String
@@ -192,7 +194,7 @@ public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
     switch kind {
     case .done, .drained: 0
     case .data: 65
-    case .numbers, .notReproducible: 70
+    case .numbers, .notReproducible, .software: 70
     case .storage: 74
     case .requeue: 75
     case .peer: 76

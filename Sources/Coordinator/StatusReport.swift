@@ -109,7 +109,7 @@ public struct StatusReport: Hashable, Sendable, Codable {
     }
   }
   public struct Ending: Hashable, Sendable, Codable {
-    /// done, drained, requeue, configuration, data, peer, numbers, notReproducible or storage.
+    /// done, drained, requeue, configuration, data, peer, numbers, notReproducible, storage or software.
     public var kind: String
     public var reason: String
     public var exitCode: Int32

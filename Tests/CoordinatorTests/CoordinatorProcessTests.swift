@@ -206,7 +206,7 @@ import Wire
         try? client.send(
           Envelope(
             run: RunID("00000000000000000000000000000000"), generation: Generation(1), sender: .worker(WorkerID(1)),
-            message: .failed(reason: "a lie")))
+            message: .failed(kind: .data, reason: "a lie")))
         try? client.send(
           Envelope(run: RunID(""), generation: Generation(1), sender: .coordinator, message: .runStep(step: 3)))
         _ = try? client.poll(timeoutMilliseconds: 5)
