@@ -126,7 +126,7 @@ struct RunOpening {
       }
       for step in try store.removeUncommitted() { log.notice("removed the unfinished checkpoint of step \(step)") }
     } catch {
-      throw .noUsableCheckpoint(error)
+      throw error.isInputOutput ? .unreadableCheckpoints(error) : .noUsableCheckpoint(error)
     }
     return (manifest, saved)
   }
@@ -149,3 +149,4 @@ struct RunOpening {
     log.warning("not using \(error); its files are now in \(place)")
   }
 }
+    guard !error.isInputOutput else { throw error }
