@@ -215,3 +215,9 @@ import Wire
     #expect(try outcome(ended) == .done(step: 20))
   }
 }
+
+    // The journal still remembers the checkpoint; without its manifest nothing can be resumed from it.
+    let store = CheckpointStore(directory: run.path + "/checkpoints")
+    try FileManager.default.removeItem(atPath: store.directory(of: 40) + "/manifest.json")
+    let less = try StatusReport.offline(RunDirectory(run.path), now: Date().timeIntervalSince1970)
+    #expect(less.lastCheckpoint?.step == 38 && less.stepsToLose == 2)
