@@ -85,7 +85,7 @@ public struct CoordinatorMachine: Sendable {
     case .stepNotReproduced(_, let reason): return stop(.notReproducible, reason)
     case .journalFailed(let reason): return stop(.storage, reason)
     case .checkpointCommitted(let step): return checkpointCommitted(step)
-    case .checkpointCommitFailed(let step, let reason): return checkpointFailed(step, reason)
+    case .checkpointCommitFailed(let step, let reason): return checkpointCommitFailed(step, reason)
     }
   }
 
