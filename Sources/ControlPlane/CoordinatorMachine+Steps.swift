@@ -129,7 +129,7 @@ extension CoordinatorMachine {
       state.checkpoints.postpone()
       carries = false
     }
-    if carries { state.checkpoints.begin(step: barrier.step + 1, workers: placed) }
+    if carries { state.checkpoints.begin(step: barrier.step + 1, workers: placed, now: state.now) }
     barrier.beginUpdate(record)
     state.phase = .stepping(barrier)
     state.membership.restartProgress(now: state.now)

@@ -17,6 +17,13 @@ extension CoordinatorMachine {
       directives.append(
         .log(.notice, "still waiting for workers: \(state.membership.count) of \(settings.expectedWorkers) are here"))
     }
+    if let late = state.checkpoints.late(now: state.now, ticks: settings.limits.stuckTicks) {
+      let seconds = Int(Double(settings.limits.stuckTicks) * settings.limits.tickSeconds)
+      return directives
+        + stop(
+          .storage,
+          "\(name(late.worker)) has not written its part of the checkpoint of step \(late.step) for \(seconds) s")
+    }
     for member in state.membership.sorted {
       guard let reason = failing(member) else { continue }
       directives += lost(member.worker, reason)

@@ -45,11 +45,14 @@ public struct CoordinatorMachineSettings: Sendable {
 
   /// Times in ticks of the shell's clock.
   public struct TimeLimits: Hashable, Sendable {
+    /// Length of a tick, for messages.
+    public var tickSeconds = 0.1
     /// Between two heartbeats to the workers.
     public var heartbeatTicks: UInt64 = 5
     /// A worker that says nothing for so long is dead.
     public var deadTicks: UInt64 = 150
-    /// A worker that beats but finishes nothing in a busy phase for so long hangs.
+    /// A worker that beats but finishes nothing in a busy phase, or does not write its part of a checkpoint, for
+    /// so long hangs.
     public var stuckTicks: UInt64 = 6_000
     /// Between two lines about workers that are still missing.
     public var reminderTicks: UInt64 = 100
