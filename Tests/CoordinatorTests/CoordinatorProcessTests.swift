@@ -143,13 +143,13 @@ import Wire
     let codes = Mutex<[Int32]>([])
     let settings = run.settings(steps: 3)
     let ended = run.run(settings) { _ in
-      do { _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { false } } catch {
+      do { _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { 0 } } catch {
         if let error = error as? CoordinatorError { codes.withLock { $0.append(error.exitCode) } }
       }
       let other = TestRun()
       var used = other.settings()
       used.listen = RunDirectory(settings.runDirectory).liveCoordinator()?.address ?? ""
-      do { _ = try CoordinatorProcess(used, log: CollectedLog { _ in }.logger) { false } } catch {
+      do { _ = try CoordinatorProcess(used, log: CollectedLog { _ in }.logger) { 0 } } catch {
         if case .addressInUse = error as? TransportError { codes.withLock { $0.append(69) } }
       }
     }
@@ -160,7 +160,7 @@ import Wire
       var settings = run.settings(steps: 4)
       change(&settings)
       do {
-        _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { false }
+        _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { 0 }
         return nil
       } catch { return error as? CoordinatorError }
     }
