@@ -57,14 +57,17 @@ public struct PlanRecord: Hashable, Sendable {
   public var fromStep: Step
   public var plan: Plan
   public var reasons: [String]
+  /// `Device.fingerprint` of all workers: no other may compute this run from here on.
+  public var deviceFingerprint: String
 
   public init(
-    generation: Generation, fromStep: Step, plan: Plan, reasons: [String]
+    generation: Generation, fromStep: Step, plan: Plan, reasons: [String], deviceFingerprint: String
   ) {
     self.generation = generation
     self.fromStep = fromStep
     self.plan = plan
     self.reasons = reasons
+    self.deviceFingerprint = deviceFingerprint
   }
 }
 

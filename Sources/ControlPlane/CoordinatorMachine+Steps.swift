@@ -28,7 +28,8 @@ extension CoordinatorMachine {
     let peers = state.membership.sorted.map { Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint) }
     let prepare = ControlMessage.prepare(Prepare(plan: decision.plan, peers: peers, fromStep: state.step))
     let record = PlanRecord(
-      generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons)
+      generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons,
+      deviceFingerprint: state.membership.sorted.first?.hello.deviceFingerprint ?? "")
     return [.persistPlan(record)]
       + decision.reasons.map { .log(.info, "plan: \($0)") }
       + state.membership.sorted.flatMap { send(prepare, to: $0.worker) }

@@ -51,7 +51,8 @@ public struct CoordinatorMachine: Sendable {
     self.settings = settings
     fromStep = start.fromStep
     state = State(
-      generation: start.generation, membership: Membership(nextWorker: start.nextWorker), step: start.fromStep,
+      generation: start.generation,
+      membership: Membership(nextWorker: start.nextWorker, device: start.deviceFingerprint), step: start.fromStep,
       checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated)
   }
 

@@ -104,9 +104,11 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var evaluated: Set<Step>
   /// States after `fromStep` that have a checkpoint already: they are recomputed, but not written again.
   public var saved: Set<Step>
+  /// `Device.fingerprint` of the workers that made the state; nil when the first member defines it.
+  public var deviceFingerprint: String?
   public init(
     generation: Generation, fromStep: Step = 0, lastCheckpoint: Step? = nil, nextWorker: UInt32 = 1,
-    evaluated: Set<Step> = [], saved: Set<Step> = []
+    evaluated: Set<Step> = [], saved: Set<Step> = [], deviceFingerprint: String? = nil
   ) {
     self.generation = generation
     self.fromStep = fromStep
@@ -114,5 +116,6 @@ public struct CoordinatorStart: Hashable, Sendable {
     self.nextWorker = nextWorker
     self.evaluated = evaluated
     self.saved = saved
+    self.deviceFingerprint = deviceFingerprint
   }
 }

@@ -83,7 +83,8 @@ struct ScenarioWorld {
       start: CoordinatorStart(
         generation: Generation(UInt64(int("generation", 1))), fromStep: from, lastCheckpoint: from > 0 ? from : nil,
         evaluated: Set((options["evaluated"] ?? "").split(separator: ",").compactMap { Step($0) }),
-        saved: Set((options["saved"] ?? "").split(separator: ",").compactMap { Step($0) })))
+        saved: Set((options["saved"] ?? "").split(separator: ",").compactMap { Step($0) }),
+        deviceFingerprint: options["device"]))
     workerAt = [:]
     show(machine?.start() ?? [])
   }
