@@ -24,6 +24,14 @@ public indirect enum CheckpointError: Error, Equatable, Sendable, CustomStringCo
   /// Stopped by a fault that a test injected.
   case interrupted(CheckpointStage)
 
+  /// Whether it tells of the machine, not of the checkpoint: another try may succeed.
+  public var isInputOutput: Bool {
+    switch self {
+    case .diskFull, .inputOutput: true
+    default: false
+    }
+  }
+
   public var description: String {
     switch self {
     case .damaged(let step, CheckpointNames.manifest, .missing):

@@ -76,6 +76,9 @@ extension CheckpointStore {
   }
 
   /// A failure to read a file of a checkpoint, told as what is wrong with the checkpoint.
+  ///
+  /// Other codes (no permission, too many open files, a server that is away) tell nothing about the bytes and stay
+  /// errors of input and output: a checkpoint is never given up for them.
   static func damage(_ step: Step, _ file: String, _ error: CheckpointError) -> CheckpointError {
     switch error {
     case .inputOutput(_, _, ENOENT), .inputOutput(_, _, ENOTDIR): .damaged(step: step, file: file, problem: .missing)
@@ -85,8 +88,6 @@ extension CheckpointStore {
       .damaged(
         step: step, file: file,
         problem: .refused(reason: "it is larger than \(CheckpointManifest.limitBytes) bytes"))
-    case .inputOutput(_, _, let code):
-      .damaged(step: step, file: file, problem: .unreadable(reason: String(cString: strerror(code))))
     case .library(let error): .damaged(step: step, file: file, problem: .unreadable(reason: error.description))
     default: error
     }

@@ -79,7 +79,8 @@ extension CheckpointStore {
   /// The newest checkpoint that ``load(step:expecting:progress:)`` accepts, and why newer ones were refused.
   ///
   /// A newer step without a manifest is among the refused: it was not completed, or somebody took its manifest.
-  /// - Throws: ``CheckpointError/noCheckpoint(directory:)`` or ``CheckpointError/noneUsable(directory:rejected:)``.
+  /// - Throws: ``CheckpointError/noCheckpoint(directory:)`` or ``CheckpointError/noneUsable(directory:rejected:)``;
+  ///   ``CheckpointError/inputOutput(operation:file:code:)`` when a newer one could not be read: it may be whole.
   public func newestValid(
     notAbove limit: Step? = nil, expecting: [String: [Int]]? = nil, progress: ProgressHandler? = nil
   ) throws(CheckpointError) -> (manifest: CheckpointManifest, rejected: [CheckpointError]) {
@@ -88,6 +89,7 @@ extension CheckpointStore {
       do throws(CheckpointError) {
         return (try load(step: step, expecting: expecting, progress: progress), rejected)
       } catch {
+        guard !error.isInputOutput else { throw error }
         rejected.append(error)
       }
     }

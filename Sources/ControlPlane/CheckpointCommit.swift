@@ -10,6 +10,8 @@ public struct CheckpointCommit: Hashable, Sendable {
     var failures: [WorkerID: String] = [:]
     /// The manifest is being written.
     var isCommitting = false
+    /// When the workers were told to write it.
+    var beganTick: UInt64
     var isAnswered: Bool { parts.count + failures.count == workers.count }
   }
   private(set) var inFlight: InFlight?
@@ -42,10 +44,17 @@ public struct CheckpointCommit: Hashable, Sendable {
   mutating func postpone() { isOverdue = true }
 
   /// - Precondition: none is in flight.
-  mutating func begin(step: Step, workers: [WorkerID]) {
+  mutating func begin(step: Step, workers: [WorkerID], now: UInt64) {
     precondition(inFlight == nil, "one checkpoint at a time")
-    inFlight = InFlight(step: step, workers: Set(workers))
+    inFlight = InFlight(step: step, workers: Set(workers), beganTick: now)
     isOverdue = false
+  }
+
+  /// The first worker that has not answered though the checkpoint began more than `ticks` ago.
+  func late(now: UInt64, ticks: UInt64) -> (worker: WorkerID, step: Step)? {
+    guard let flight = inFlight, !flight.isCommitting, now - flight.beganTick > ticks else { return nil }
+    let missing = flight.workers.filter { flight.parts[$0] == nil && flight.failures[$0] == nil }
+    return missing.min().map { ($0, flight.step) }
   }
 
   /// False when the part is not expected: another step, a stranger, a repetition.

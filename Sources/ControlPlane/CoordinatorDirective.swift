@@ -57,14 +57,17 @@ public struct PlanRecord: Hashable, Sendable {
   public var fromStep: Step
   public var plan: Plan
   public var reasons: [String]
+  /// `Device.fingerprint` of all workers: no other may compute this run from here on.
+  public var deviceFingerprint: String
 
   public init(
-    generation: Generation, fromStep: Step, plan: Plan, reasons: [String]
+    generation: Generation, fromStep: Step, plan: Plan, reasons: [String], deviceFingerprint: String
   ) {
     self.generation = generation
     self.fromStep = fromStep
     self.plan = plan
     self.reasons = reasons
+    self.deviceFingerprint = deviceFingerprint
   }
 }
 
@@ -173,6 +176,8 @@ public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
     case notReproducible
     /// Disk or journal.
     case storage
+    /// A fault of the program on a worker.
+    case software
   }
   public var kind: Kind
   public var reason: String
@@ -192,7 +197,7 @@ public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
     switch kind {
     case .done, .drained: 0
     case .data: 65
-    case .numbers, .notReproducible: 70
+    case .numbers, .notReproducible, .software: 70
     case .storage: 74
     case .requeue: 75
     case .peer: 76

@@ -25,6 +25,12 @@ extension CoordinatorMachine {
       + sendToPlaced(.checkpointCommitted(step: step)) + afterCheckpoint()
   }
 
+  /// The parts are of no use without their manifest: a full disk gets its room back.
+  mutating func checkpointCommitFailed(_ step: Step, _ reason: String) -> [CoordinatorDirective] {
+    guard state.checkpoints.isCommitting, state.checkpoints.stepInFlight == step else { return [] }
+    return [.discardCheckpoint(step)] + checkpointFailed(step, reason)
+  }
+
   mutating func checkpointFailed(_ step: Step, _ reason: String) -> [CoordinatorDirective] {
     let text =
       "checkpoint of step \(step) failed: \(reason); "

@@ -107,7 +107,7 @@ extension CoordinatorMachine {
       case .checkpointFailed(let step, let reason):
         state.checkpoints.acceptFailure(step: step, reason: reason, from: worker) ? decideCheckpoint() : nil
       case .leaving(let reason): leaving(worker, reason)
-      case .failed(let reason): lost(worker, "failed: \(reason)")
+      case .failed(let kind, let reason): failed(worker, kind, reason)
       case .hello, .welcome, .refused, .prepare, .runStep, .update, .evaluate, .checkpointCommitted,
         .coordinatorHeartbeat, .stop, .statusRequest, .status:
         nil

@@ -28,7 +28,8 @@ extension CoordinatorMachine {
     let peers = state.membership.sorted.map { Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint) }
     let prepare = ControlMessage.prepare(Prepare(plan: decision.plan, peers: peers, fromStep: state.step))
     let record = PlanRecord(
-      generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons)
+      generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons,
+      deviceFingerprint: state.membership.sorted.first?.hello.deviceFingerprint ?? "")
     return [.persistPlan(record)]
       + decision.reasons.map { .log(.info, "plan: \($0)") }
       + state.membership.sorted.flatMap { send(prepare, to: $0.worker) }
@@ -129,7 +130,7 @@ extension CoordinatorMachine {
       state.checkpoints.postpone()
       carries = false
     }
-    if carries { state.checkpoints.begin(step: barrier.step + 1, workers: placed) }
+    if carries { state.checkpoints.begin(step: barrier.step + 1, workers: placed, now: state.now) }
     barrier.beginUpdate(record)
     state.phase = .stepping(barrier)
     state.membership.restartProgress(now: state.now)

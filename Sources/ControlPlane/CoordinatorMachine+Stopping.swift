@@ -17,6 +17,13 @@ extension CoordinatorMachine {
       directives.append(
         .log(.notice, "still waiting for workers: \(state.membership.count) of \(settings.expectedWorkers) are here"))
     }
+    if let late = state.checkpoints.late(now: state.now, ticks: settings.limits.stuckTicks) {
+      let seconds = Int(Double(settings.limits.stuckTicks) * settings.limits.tickSeconds)
+      return directives
+        + stop(
+          .storage,
+          "\(name(late.worker)) has not written its part of the checkpoint of step \(late.step) for \(seconds) s")
+    }
     for member in state.membership.sorted {
       guard let reason = failing(member) else { continue }
       directives += lost(member.worker, reason)
@@ -59,11 +66,7 @@ extension CoordinatorMachine {
   mutating func lost(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective] {
     let text = "\(name(worker)): \(reason)"
     let hadPlace = state.places[worker] != nil
-    // What is left to do then is the coordinator's own work.
-    var isNeeded = true
-    if case .stopping = state.phase { isNeeded = false }
-    if case .settling = state.phase, state.checkpoints.isCommitting { isNeeded = false }
-    guard isNeeded else {
+    guard areWorkersNeeded else {
       state.membership.remove(worker)
       return []
     }
@@ -75,6 +78,29 @@ extension CoordinatorMachine {
     }
     // It may live on after all: it is told to stop like everybody else.
     return stop(.requeue, "lost \(text)")
+  }
+
+  /// A worker says that it cannot go on. What would happen again on a resume must not end in one.
+  mutating func failed(_ worker: WorkerID, _ kind: FailureKind, _ reason: String) -> [CoordinatorDirective] {
+    let outcome: Outcome.Kind
+    switch kind {
+    case .peerLost: return lost(worker, "failed: \(reason)")
+    case .data: outcome = .data
+    case .configuration: outcome = .configuration
+    case .storage: outcome = .storage
+    case .software: outcome = .software
+    }
+    guard areWorkersNeeded, state.places[worker] != nil else { return lost(worker, "failed: \(reason)") }
+    return stop(outcome, "\(name(worker)): \(reason)")
+  }
+
+  /// False once what is left to do is the coordinator's own work.
+  private var areWorkersNeeded: Bool {
+    switch state.phase {
+    case .stopping: false
+    case .settling: !state.checkpoints.isCommitting
+    case .assembling, .preparing, .evaluating, .stepping, .finished: true
+    }
   }
 
   mutating func leaving(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective] {
@@ -126,7 +152,7 @@ extension CoordinatorMachine {
       switch kind {
       case .done: .done
       case .drained, .requeue: .requeue
-      case .configuration, .data, .peer, .numbers, .notReproducible, .storage: .failed
+      case .configuration, .data, .peer, .numbers, .notReproducible, .storage, .software: .failed
       }
     let sends = state.membership.sorted.flatMap {
       send(.stop(Stop(disposition: disposition, reason: reason)), to: $0.worker)

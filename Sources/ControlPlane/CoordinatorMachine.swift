@@ -51,7 +51,8 @@ public struct CoordinatorMachine: Sendable {
     self.settings = settings
     fromStep = start.fromStep
     state = State(
-      generation: start.generation, membership: Membership(nextWorker: start.nextWorker), step: start.fromStep,
+      generation: start.generation,
+      membership: Membership(nextWorker: start.nextWorker, device: start.deviceFingerprint), step: start.fromStep,
       checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated)
   }
 
@@ -85,7 +86,7 @@ public struct CoordinatorMachine: Sendable {
     case .stepNotReproduced(_, let reason): return stop(.notReproducible, reason)
     case .journalFailed(let reason): return stop(.storage, reason)
     case .checkpointCommitted(let step): return checkpointCommitted(step)
-    case .checkpointCommitFailed(let step, let reason): return checkpointFailed(step, reason)
+    case .checkpointCommitFailed(let step, let reason): return checkpointCommitFailed(step, reason)
     }
   }
 

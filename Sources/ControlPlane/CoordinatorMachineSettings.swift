@@ -45,11 +45,14 @@ public struct CoordinatorMachineSettings: Sendable {
 
   /// Times in ticks of the shell's clock.
   public struct TimeLimits: Hashable, Sendable {
+    /// Length of a tick, for messages.
+    public var tickSeconds = 0.1
     /// Between two heartbeats to the workers.
     public var heartbeatTicks: UInt64 = 5
     /// A worker that says nothing for so long is dead.
     public var deadTicks: UInt64 = 150
-    /// A worker that beats but finishes nothing in a busy phase for so long hangs.
+    /// A worker that beats but finishes nothing in a busy phase, or does not write its part of a checkpoint, for
+    /// so long hangs.
     public var stuckTicks: UInt64 = 6_000
     /// Between two lines about workers that are still missing.
     public var reminderTicks: UInt64 = 100
@@ -101,9 +104,11 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var evaluated: Set<Step>
   /// States after `fromStep` that have a checkpoint already: they are recomputed, but not written again.
   public var saved: Set<Step>
+  /// `Device.fingerprint` of the workers that made the state; nil when the first member defines it.
+  public var deviceFingerprint: String?
   public init(
     generation: Generation, fromStep: Step = 0, lastCheckpoint: Step? = nil, nextWorker: UInt32 = 1,
-    evaluated: Set<Step> = [], saved: Set<Step> = []
+    evaluated: Set<Step> = [], saved: Set<Step> = [], deviceFingerprint: String? = nil
   ) {
     self.generation = generation
     self.fromStep = fromStep
@@ -111,5 +116,6 @@ public struct CoordinatorStart: Hashable, Sendable {
     self.nextWorker = nextWorker
     self.evaluated = evaluated
     self.saved = saved
+    self.deviceFingerprint = deviceFingerprint
   }
 }

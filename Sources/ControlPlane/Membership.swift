@@ -20,7 +20,13 @@ public struct Membership: Hashable, Sendable {
   private var workerOf: [Connection: WorkerID] = [:]
   private var nextNumber: UInt32
 
-  public init(nextWorker: UInt32) { nextNumber = nextWorker }
+  /// What the run was computed on so far; nil when the first member defines it.
+  private let device: String?
+
+  public init(nextWorker: UInt32, device: String? = nil) {
+    nextNumber = nextWorker
+    self.device = device
+  }
 
   /// All members, by ID.
   public var sorted: [Member] { members.values.sorted { $0.worker < $1.worker } }
@@ -61,6 +67,11 @@ public struct Membership: Hashable, Sendable {
     guard !formed else {
       return .refused(
         "the run has all of its workers already: to use more, stop it and resume it with a larger --workers")
+    }
+    if let device, device != hello.deviceFingerprint {
+      return .refused(
+        "this worker computes on \(hello.deviceFingerprint) but the run was computed on \(device), and its bits would "
+          + "differ: join from a host with such a processor, or start a new run")
     }
     if let other = sorted.first, other.hello.deviceFingerprint != hello.deviceFingerprint {
       return .refused(

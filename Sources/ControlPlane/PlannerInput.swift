@@ -80,13 +80,13 @@ public enum PlanError: Error, Hashable, Sendable, CustomStringConvertible {
     switch self {
     case .noWorkers: "there are no workers to plan for: join at least one with `transfusion worker join ADDRESS`"
     case .noUnits: "the model has no units to cut into stages"
-    case .notPositive(let stages): "\(stages) stages make no pipeline: set parallel.stages to 1 or more"
+    case .notPositive(let stages): "\(stages) stages make no pipeline: set parallelism.stages to 1 or more"
     case .moreStagesThanUnits(let stages, let units):
       "\(stages) stages need as many model units, but there are only \(units): set fewer stages"
     case .notEnoughMemory(let stages, let workers, let stage, let needs, let worker, let has):
       "not enough memory: with \(stages) stages over \(workers) workers, stage \(stage) needs about "
         + "\(ByteText.text(needs)) but \(worker) has \(ByteText.text(has)); join more workers, raise --memory-limit, "
-        + "set model.recompute: true or use smaller microbatches"
+        + "set training.recompute: true or use smaller microbatches"
     }
   }
 }

@@ -15,6 +15,8 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
   case identityChanged(differences: [String])
   case dataChanged(expected: String, found: String)
   case noUsableCheckpoint(CheckpointError)
+  /// The checkpoints cannot be looked at: nothing is known against them.
+  case unreadableCheckpoints(CheckpointError)
   /// A checkpoint that says something else than the configuration about where the data stream stands.
   case checkpointPosition(step: Step, expected: UInt64, found: UInt64)
 
@@ -24,7 +26,7 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
     case .dataChanged: 65
     case .noUsableCheckpoint, .checkpointPosition, .notARun: 66
     case .runDirectoryInUse: 73
-    case .inputOutput, .journal, .journalVersion: 74
+    case .inputOutput, .journal, .journalVersion, .unreadableCheckpoints: 74
     case .identityChanged: 78
     }
   }
@@ -47,6 +49,8 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
       "the run was trained on data of fingerprint \(expected), but these have \(found): "
         + "point data.directory at the original data, or start a new run"
     case .noUsableCheckpoint(let error): "\(error)"
+    case .unreadableCheckpoints(let error):
+      "\(error); no checkpoint was changed: make the files readable again and resume"
     case .checkpointPosition(let step, let expected, let found):
       "the checkpoint of step \(step) stands at sample \(found), but with this batch size it would be \(expected)"
     }

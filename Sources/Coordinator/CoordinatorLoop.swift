@@ -51,19 +51,20 @@ final class CoordinatorLoop {
     }
   }
 
-  func run(stopRequested: () -> Bool) throws -> Outcome {
+  func run(stopCount: () -> Int) throws -> Outcome {
     // Whatever ends the loop, no manifest is left half way: the process stays until it is done.
     defer { commits.finish() }
     obey(machine.start())
     let tick = Duration.seconds(CoordinatorSettings.tickSeconds)
     var nextTick = clock.now + tick
-    var wasAsked = false
+    var timesAsked = 0
     while outcome == nil {
       let wait = max(.zero, nextTick - clock.now)
       for incoming in try server.poll(timeoutMilliseconds: Int(wait / .milliseconds(1)) + 1) { take(incoming) }
       for report in commits.drain() { take(report) }
-      if !wasAsked, stopRequested() {
-        wasAsked = true
+      let asked = stopCount()
+      while timesAsked < asked, outcome == nil {
+        timesAsked += 1
         feed(.stopRequested(reason: "asked to stop"))
       }
       if clock.now >= nextTick {

@@ -14,15 +14,16 @@ public final class CoordinatorProcess {
   private let directory: RunDirectory
   private let lock: RunDirectoryLock
   private let loop: CoordinatorLoop
-  private let stopRequested: () -> Bool
+  private let stopCount: () -> Int
 
   /// Takes the run directory and the address, and finds the state to begin from.
   ///
-  /// - Parameter stopRequested: polled ten times a second; true drains the run (finish the step, checkpoint, stop).
+  /// - Parameter stopCount: how often a stop was asked for so far; polled ten times a second. The first drains the
+  ///   run (finish the step, checkpoint, stop), a second stops it at once.
   /// - Throws: ``CoordinatorError``, or `TransportError` when the address cannot be had.
-  public init(_ settings: CoordinatorSettings, log: Logger, stopRequested: @escaping () -> Bool) throws {
+  public init(_ settings: CoordinatorSettings, log: Logger, stopCount: @escaping () -> Int) throws {
     directory = RunDirectory(settings.runDirectory)
-    self.stopRequested = stopRequested
+    self.stopCount = stopCount
     // The lock comes first: nothing of a live run is looked at, let alone changed.
     lock = try directory.acquire()
     let server = try ControlServer(listen: settings.listen, allowPlaintext: settings.allowPlaintext)
@@ -42,7 +43,7 @@ public final class CoordinatorProcess {
   /// - Parameter progress: called after each committed step and validation.
   public func run(progress: @escaping (StatusReport) -> Void = { _ in }) throws -> CoordinatorOutcome {
     loop.progress = progress
-    let outcome = try loop.run(stopRequested: stopRequested)
+    let outcome = try loop.run(stopCount: stopCount)
     directory.withdraw()
     return CoordinatorOutcome(outcome)
   }
@@ -65,7 +66,7 @@ public enum CoordinatorOutcome: Hashable, Sendable {
       case .done: .done(step: outcome.step)
       case .drained: .stopped(step: outcome.step, reason: outcome.reason)
       case .requeue: .requeue(reason: outcome.reason, lastCheckpoint: outcome.lastCheckpoint)
-      case .configuration, .data, .peer, .numbers, .notReproducible, .storage:
+      case .configuration, .data, .peer, .numbers, .notReproducible, .storage, .software:
         .failed(status: outcome.exitCode, reason: "\(outcome)")
       }
   }

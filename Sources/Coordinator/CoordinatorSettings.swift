@@ -105,6 +105,7 @@ public struct CoordinatorSettings: Sendable {
       validationEvery: validationEvery, validationMicrobatches: validationMicrobatches, learningRate: learningRate,
       denominators: denominators)
     settings.stopAfter = stopAfter
+    settings.limits.tickSeconds = Self.tickSeconds
     settings.limits.heartbeatTicks = 5
     settings.limits.deadTicks = UInt64(max(deadSeconds, Self.tickSeconds) / Self.tickSeconds)
     settings.limits.stuckTicks = UInt64(max(stuckSeconds, Self.tickSeconds) / Self.tickSeconds)

@@ -160,6 +160,9 @@ extension Journal {
           String(decoding: try encoder.encode(plan.plan), as: UTF8.self),
           String(decoding: try encoder.encode(plan.reasons), as: UTF8.self),
         ])
+      try database.execute(
+        sql: "INSERT OR REPLACE INTO facts VALUES (?, ?)",
+        arguments: [JournalFact.device.rawValue, plan.deviceFingerprint])
     }
   }
 }

@@ -51,10 +51,19 @@ struct RunOpening {
     start = CoordinatorStart(
       generation: generation, fromStep: from, lastCheckpoint: found.manifest?.step,
       nextWorker: try journal.nextWorkerNumber(), evaluated: Set(try journal.validations().map(\.step)),
-      saved: found.saved)
+      saved: found.saved, deviceFingerprint: try Self.device(found.manifest, committed: committed, journal))
     self.journal = journal
     self.store = store
     self.run = run
+  }
+
+  /// What the run was computed on; a plan that never made a step binds nobody.
+  private static func device(_ manifest: CheckpointManifest?, committed: Step, _ journal: Journal)
+    throws(CoordinatorError) -> String?
+  {
+    guard manifest != nil || committed > 0 else { return nil }
+    if let device = try journal.fact(.device) { return device }
+    return manifest.flatMap { $0.device.isEmpty ? nil : $0.device }
   }
 
   static var hostName: String { ProcessInfo.processInfo.hostName }
@@ -126,7 +135,7 @@ struct RunOpening {
       }
       for step in try store.removeUncommitted() { log.notice("removed the unfinished checkpoint of step \(step)") }
     } catch {
-      throw .noUsableCheckpoint(error)
+      throw error.isInputOutput ? .unreadableCheckpoints(error) : .noUsableCheckpoint(error)
     }
     return (manifest, saved)
   }
@@ -141,6 +150,7 @@ struct RunOpening {
 
   private static func reject(_ error: CheckpointError, _ store: CheckpointStore, _ log: Logger) throws(CheckpointError)
   {
+    guard !error.isInputOutput else { throw error }
     guard case .damaged(let step, _, _) = error, try store.isCommitted(step) else {
       log.warning("not using \(error)")
       return

@@ -1,3 +1,4 @@
+import Checkpoints
 import ClusterModel
 import Foundation
 
@@ -109,7 +110,7 @@ public struct StatusReport: Hashable, Sendable, Codable {
     }
   }
   public struct Ending: Hashable, Sendable, Codable {
-    /// done, drained, requeue, configuration, data, peer, numbers, notReproducible or storage.
+    /// done, drained, requeue, configuration, data, peer, numbers, notReproducible, storage or software.
     public var kind: String
     public var reason: String
     public var exitCode: Int32
@@ -178,8 +179,9 @@ extension StatusReport {
     let recent = try journal.newestSteps(recentSteps)
     report.samples = recent.last?.record.samples.upperBound ?? 0
     report.setProgress(recent.last, recent: recent)
-    if let checkpoint = try journal.checkpoints().last {
-      report.lastCheckpoint = Checkpoint(step: checkpoint.step, secondsAgo: max(0, now - checkpoint.committedAtSeconds))
+    if let checkpoint = try newestCheckpoint(in: directory) {
+      let at = try journal.checkpoints().first { $0.step == checkpoint }?.committedAtSeconds
+      report.lastCheckpoint = Checkpoint(step: checkpoint, secondsAgo: at.map { max(0, now - $0) })
     }
     report.stepsToLose = step - min(step, report.lastCheckpoint?.step ?? 0)
     report.validations = try journal.validations().suffix(100).map {
@@ -202,5 +204,17 @@ extension StatusReport {
       report.state = ending.kind
     }
     return report
+  }
+
+  /// The manifest on disk is what counts: the journal remembers checkpoints that are gone.
+  private static func newestCheckpoint(in directory: RunDirectory) throws(CoordinatorError) -> Step? {
+    do throws(CheckpointError) {
+      return try CheckpointStore(directory: directory.checkpoints).newestCommitted()
+    } catch {
+      switch error {
+      case .noCheckpoint, .noneUsable: return nil
+      default: throw .unreadableCheckpoints(error)
+      }
+    }
   }
 }

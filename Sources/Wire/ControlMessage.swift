@@ -35,8 +35,8 @@ public enum ControlMessage: Hashable, Sendable {
   case heartbeat(Heartbeat)
   /// The worker was asked to go (SIGTERM): the coordinator drains the run.
   case leaving(reason: String)
-  /// The worker cannot go on; what it says is for the user.
-  case failed(reason: String)
+  /// The worker cannot go on; the kind decides whether trying again can help, the reason is for the user.
+  case failed(kind: FailureKind, reason: String)
 
   // coordinator -> worker
   case welcome(Welcome)
@@ -55,6 +55,20 @@ public enum ControlMessage: Hashable, Sendable {
   case statusRequest
   /// JSON as documented in docs/status-json.md.
   case status(json: String)
+}
+
+/// What stopped a worker: all but ``peerLost`` would stop it again.
+public enum FailureKind: UInt8, Hashable, Sendable, CaseIterable {
+  /// The data are damaged, missing or do not fit the configuration.
+  case data = 1
+  /// The worker cannot do what it was given: no memory left on the device, or a processor without support.
+  case configuration = 2
+  /// A checkpoint could not be read or written.
+  case storage = 3
+  /// Another worker does not answer: the run may go on without it.
+  case peerLost = 4
+  /// A fault of the program.
+  case software = 5
 }
 
 /// First message of a worker. Answered by `welcome` or `refused`.

@@ -83,7 +83,7 @@ extension ControlMessage {
         })
     case .heartbeat(let value): .heartbeat(value.proto)
     case .leaving(let reason): .leaving(.init(reason))
-    case .failed(let reason): .failed(.init(reason))
+    case .failed(let kind, let reason): .failed(.init(kind, reason))
     case .welcome(let value): .welcome(value.proto)
     case .refused(let reason): .refused(.init(reason))
     case .prepare(let value): .prepare(value.proto)
@@ -112,7 +112,10 @@ extension ControlMessage {
         reason: try WireLimits.text(value.reason, "checkpointFailed.reason", atMost: WireLimits.reasonBytes))
     case .heartbeat(let value): self = .heartbeat(try Heartbeat(value))
     case .leaving(let value): self = .leaving(reason: try value.checked("leaving.reason"))
-    case .failed(let value): self = .failed(reason: try value.checked("failed.reason"))
+    case .failed(let value):
+      self = .failed(
+        kind: try value.checkedKind(),
+        reason: try WireLimits.text(value.reason, "failed.reason", atMost: WireLimits.reasonBytes))
     case .welcome(let value): self = .welcome(try Welcome(value))
     case .refused(let value): self = .refused(reason: try value.checked("refused.reason"))
     case .prepare(let value): self = .prepare(try Prepare(value))
@@ -137,5 +140,31 @@ extension Transfusion_Wire_Reason {
   }
   func checked(_ field: String) throws(WireError) -> String {
     try WireLimits.text(reason, field, atMost: WireLimits.reasonBytes)
+  }
+}
+
+extension Transfusion_Wire_Failure {
+  init(_ kind: FailureKind, _ reason: String) {
+    self.init()
+    self.kind =
+      switch kind {
+      case .data: .data
+      case .configuration: .configuration
+      case .storage: .storage
+      case .peerLost: .peerLost
+      case .software: .software
+      }
+    self.reason = WireLimits.cut(reason, toBytes: WireLimits.reasonBytes)
+  }
+  func checkedKind() throws(WireError) -> FailureKind {
+    switch kind {
+    case .data: .data
+    case .configuration: .configuration
+    case .storage: .storage
+    case .peerLost: .peerLost
+    case .software: .software
+    case .unspecified: throw .missing(field: "failed.kind")
+    case .UNRECOGNIZED(let value): throw .unknownCase(field: "failed.kind", value: value)
+    }
   }
 }

@@ -5,6 +5,7 @@ import Compute
 import Configuration
 import Foundation
 import TrainingData
+import TransfusionModel
 import Transport
 import Wire
 
@@ -98,7 +99,7 @@ final class WorkerEngine: @unchecked Sendable {
       do {
         try perform(command)
       } catch {
-        post(.failed(reason: "\(error)"))
+        post(.failed(kind: FailureKind(error), reason: "\(error)"))
       }
     }
     executor?.stop()
@@ -161,5 +162,20 @@ final class WorkerEngine: @unchecked Sendable {
         Ready(
           step: prepare.fromStep, dataFingerprint: source.dataset.fingerprint,
           memoryBytes: UInt64(ProcessMemory.residentBytes))))
+  }
+}
+
+extension FailureKind {
+  /// What an error of the compute thread means for the run.
+  init(_ error: any Error) {
+    self =
+      switch error {
+      case is DataError, is DataMismatch, WorkerError.data: .data
+      case DeviceError.library: .software
+      case is DeviceError, is ConfigurationError, is ModelConfigurationError: .configuration
+      case is CheckpointError: .storage
+      case is DataPlaneError, is TransportError: .peerLost
+      default: .software
+      }
   }
 }

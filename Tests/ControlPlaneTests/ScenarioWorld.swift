@@ -7,7 +7,7 @@ import Wire
 /// Commands (workers are single letters, which are also their connections):
 /// `run key=value ...`, `hello a [host=] [gflops=] [device=] [id=] [protocol=] [endpoint=]`, `ready`, `reduced`,
 /// `updated`, `evaluated` with `all` or letters, `part`/`partfailed` likewise with `step=`, `heartbeat a progress=
-/// phase=`, `leaving a`, `failed a`, `refuse a`, `tick n`, `stop`, `journaled s`, `notreproduced s`,
+/// phase=`, `leaving a`, `failed a [kind=]`, `refuse a`, `tick n`, `stop`, `journaled s`, `notreproduced s`,
 /// `journalfailed`, `committed s`, `commitfailed s`, `status o`, `step`, `state`. Reports take `step=`, `gen=`,
 /// `run=`, `as=` (claimed worker number), `loss=`, `norm=`, `skip=`, `twice=`, `tokens=`, `data=`.
 struct ScenarioWorld {
@@ -83,7 +83,8 @@ struct ScenarioWorld {
       start: CoordinatorStart(
         generation: Generation(UInt64(int("generation", 1))), fromStep: from, lastCheckpoint: from > 0 ? from : nil,
         evaluated: Set((options["evaluated"] ?? "").split(separator: ",").compactMap { Step($0) }),
-        saved: Set((options["saved"] ?? "").split(separator: ",").compactMap { Step($0) })))
+        saved: Set((options["saved"] ?? "").split(separator: ",").compactMap { Step($0) }),
+        deviceFingerprint: options["device"]))
     workerAt = [:]
     show(machine?.start() ?? [])
   }
@@ -143,13 +144,23 @@ struct ScenarioWorld {
           progress: options["progress"].flatMap { UInt64($0) } ?? 0, step: step, phase: options["phase"] ?? "idle",
           microbatchesPerSecond: 1, memoryBytes: 1))
     case "leaving": content = .leaving(reason: "SIGTERM")
-    case "failed": content = .failed(reason: "out of memory")
+    case "failed": content = .failed(kind: failureKind(options["kind"]), reason: "it broke")
     case "bogus": content = .stop(Stop(disposition: .done, reason: "from a worker"))
     default:
       output.append("unknown command \(kind)")
       return
     }
     message(content, as: options["coordinator"] != nil ? .coordinator : .worker(worker), from: name, options)
+  }
+
+  private func failureKind(_ name: String?) -> FailureKind {
+    switch name {
+    case "data": .data
+    case "configuration": .configuration
+    case "storage": .storage
+    case "software": .software
+    default: .peerLost
+    }
   }
 
   /// Last stages report their replica's microbatches: 10 target tokens and one image each.

@@ -65,6 +65,41 @@ import Wire
     #expect(records.first?.generation == Generation(1) && records.last?.generation == Generation(2))
   }
 
+  @Test("asked to stop twice, it does not wait for the checkpoint") func stopTwice() throws {
+    let run = TestRun()
+    var settings = run.settings(steps: 50)
+    settings.checkpointEvery = 0
+    guard case .requeue(let reason, nil) = try outcome(run.run(settings, stopAtStep: 3, stopCount: 2)) else {
+      Issue.record("expected requeue")
+      return
+    }
+    #expect(reason.contains("asked to stop"))
+    #expect(try CheckpointStore(directory: run.path + "/checkpoints").list().isEmpty)
+  }
+
+  @Test("a resume refuses workers of another processor and goes on waiting") func otherDevice() throws {
+    let run = TestRun()
+    #expect(try outcome(run.run(run.settings(workers: 1, steps: 4))) == .done(step: 4))
+    #expect(try Journal.reading(path: run.path + "/journal.sqlite").fact(.device) == "fake")
+    let asked = Atomic<Int>(0)
+    let refusals = Mutex<[String]>([])
+    let log = CollectedLog { line in
+      guard line.contains("refused a worker") else { return }
+      refusals.withLock { $0.append(line) }
+      asked.store(1, ordering: .relaxed)
+    }
+    let coordinator = try CoordinatorProcess(run.settings(workers: 1, steps: 6), log: log.logger) {
+      asked.load(ordering: .relaxed)
+    }
+    let worker = FakeWorker(address: coordinator.endpoint, name: "host", fault: .foreignDevice)
+    Thread.detachNewThread { _ = try? worker.run() }
+    guard case .stopped(4, _) = try coordinator.run() else {
+      Issue.record("the run went on without workers")
+      return
+    }
+    #expect(refusals.withLock { $0 }.allSatisfy { $0.contains("start a new run") })
+  }
+
   @Test("losing a worker ends in requeue with the newest checkpoint; replayed steps must reproduce")
   func lossAndReplay() throws {
     let run = TestRun()
@@ -143,13 +178,13 @@ import Wire
     let codes = Mutex<[Int32]>([])
     let settings = run.settings(steps: 3)
     let ended = run.run(settings) { _ in
-      do { _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { false } } catch {
+      do { _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { 0 } } catch {
         if let error = error as? CoordinatorError { codes.withLock { $0.append(error.exitCode) } }
       }
       let other = TestRun()
       var used = other.settings()
       used.listen = RunDirectory(settings.runDirectory).liveCoordinator()?.address ?? ""
-      do { _ = try CoordinatorProcess(used, log: CollectedLog { _ in }.logger) { false } } catch {
+      do { _ = try CoordinatorProcess(used, log: CollectedLog { _ in }.logger) { 0 } } catch {
         if case .addressInUse = error as? TransportError { codes.withLock { $0.append(69) } }
       }
     }
@@ -160,7 +195,7 @@ import Wire
       var settings = run.settings(steps: 4)
       change(&settings)
       do {
-        _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { false }
+        _ = try CoordinatorProcess(settings, log: CollectedLog { _ in }.logger) { 0 }
         return nil
       } catch { return error as? CoordinatorError }
     }
@@ -196,6 +231,12 @@ import Wire
     #expect(!offline.live && offline.state == "done" && offline.step == 40 && offline.stepsToLose == 0)
     #expect(offline.outcome?.exitCode == 0 && offline.workers.count == 2)
     #expect(offline.text(width: 60).contains("step 40 of 40, 100.0 %"))
+
+    // The journal still remembers the checkpoint; without its manifest nothing can be resumed from it.
+    let store = CheckpointStore(directory: run.path + "/checkpoints")
+    try FileManager.default.removeItem(atPath: store.directory(of: 40) + "/manifest.json")
+    let less = try StatusReport.offline(RunDirectory(run.path), now: Date().timeIntervalSince1970)
+    #expect(less.lastCheckpoint?.step == 38 && less.stepsToLose == 2)
   }
 
   @Test("garbage and strangers disturb nobody") func garbage() throws {
@@ -206,7 +247,7 @@ import Wire
         try? client.send(
           Envelope(
             run: RunID("00000000000000000000000000000000"), generation: Generation(1), sender: .worker(WorkerID(1)),
-            message: .failed(reason: "a lie")))
+            message: .failed(kind: .data, reason: "a lie")))
         try? client.send(
           Envelope(run: RunID(""), generation: Generation(1), sender: .coordinator, message: .runStep(step: 3)))
         _ = try? client.poll(timeoutMilliseconds: 5)

@@ -14,6 +14,8 @@ struct FakeWorker: Sendable {
     /// Reports a loss of another value.
     case drifts(atStep: Step)
     case cannotWriteCheckpoints
+    /// Computes on another processor than the others.
+    case foreignDevice
   }
   var address: String
   var name: String
@@ -39,7 +41,8 @@ struct FakeWorker: Sendable {
     try say(
       .hello(
         Hello(
-          worker: nil, host: name, processID: 1, threads: 1, memoryLimitBytes: 1 << 40, deviceFingerprint: "fake",
+          worker: nil, host: name, processID: 1, threads: 1, memoryLimitBytes: 1 << 40,
+          deviceFingerprint: fault == .foreignDevice ? "other" : "fake",
           gigaflopsPerSecond: 100, dataEndpoint: "ipc:///\(name)")))
     let deadline = Date().addingTimeInterval(60)
     while Date() < deadline {

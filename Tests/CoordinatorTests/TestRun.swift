@@ -42,15 +42,16 @@ final class TestRun: Sendable {
   /// Runs a coordinator and fake workers to the end.
   /// - Parameters:
   ///   - stopAtStep: asks for a drain once so many steps are committed.
+  ///   - stopCount: how often it asks then.
   ///   - observing: called on another thread with the address once workers are there.
   func run(
-    _ settings: CoordinatorSettings, faults: [Int: FakeWorker.Fault] = [:], stopAtStep: Step? = nil,
+    _ settings: CoordinatorSettings, faults: [Int: FakeWorker.Fault] = [:], stopAtStep: Step? = nil, stopCount: Int = 1,
     startsWorkers: Bool = true,
     observing: (@Sendable (String) -> Void)? = nil
   ) -> Ended {
     let log = Mutex<[String]>([])
     let stops = Mutex<[Stop?]>([])
-    let asked = Atomic<Bool>(false)
+    let asked = Atomic<Int>(0)
     let outcome = Mutex<Result<CoordinatorOutcome, any Error>?>(nil)
     let group = DispatchGroup()
     let box = CollectedLog { line in log.withLock { $0.append(line) } }
@@ -76,7 +77,7 @@ final class TestRun: Sendable {
           }
         }
         return try coordinator.run { report in
-          if let stopAtStep, report.step >= stopAtStep { asked.store(true, ordering: .relaxed) }
+          if let stopAtStep, report.step >= stopAtStep { asked.store(stopCount, ordering: .relaxed) }
         }
       }
       outcome.withLock { $0 = result }

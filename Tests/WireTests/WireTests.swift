@@ -47,7 +47,7 @@ enum Samples {
         ])),
     .checkpointFailed(step: 7, reason: "no space left on device"),
     .heartbeat(Heartbeat(progress: 5, step: 6, phase: "forward", microbatchesPerSecond: 0.5, memoryBytes: 1 << 32)),
-    .leaving(reason: "SIGTERM"), .failed(reason: ""),
+    .leaving(reason: "SIGTERM"), .failed(kind: .data, reason: ""),
     .welcome(Welcome(worker: WorkerID(3), configuration: "model:\n  width: 4\n", runDirectory: "/runs/a")),
     .refused(reason: "wrong version"),
     .prepare(
@@ -117,10 +117,16 @@ struct Mixer {
     #expect(decoded.encoded() == envelope.encoded())
   }
 
+  @Test(arguments: FailureKind.allCases) func everyKindOfFailureArrives(kind: FailureKind) throws {
+    let envelope = Samples.envelope(.failed(kind: kind, reason: "why"))
+    #expect(try Envelope(decoding: envelope.encoded()) == envelope)
+  }
+
   @Test func longReasonsAreCutAtACharacter() throws {
     let reason = String(repeating: "ä", count: 20_000)
-    let decoded = try Envelope(decoding: Samples.envelope(.failed(reason: reason)).encoded())
-    #expect(decoded.message == .failed(reason: String(repeating: "ä", count: WireLimits.reasonBytes / 2)))
+    let decoded = try Envelope(decoding: Samples.envelope(.failed(kind: .software, reason: reason)).encoded())
+    #expect(
+      decoded.message == .failed(kind: .software, reason: String(repeating: "ä", count: WireLimits.reasonBytes / 2)))
   }
 
   static var refused: [(String, ControlMessage)] {

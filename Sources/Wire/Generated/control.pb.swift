@@ -71,6 +71,56 @@ nonisolated enum Transfusion_Wire_SenderKind: SwiftProtobuf.Enum, Swift.CaseIter
 
 }
 
+nonisolated enum Transfusion_Wire_FailureKind: SwiftProtobuf.Enum, Swift.CaseIterable {
+  typealias RawValue = Int
+  case unspecified // = 0
+  case data // = 1
+  case configuration // = 2
+  case storage // = 3
+  case peerLost // = 4
+  case software // = 5
+  case UNRECOGNIZED(Int)
+
+  init() {
+    self = .unspecified
+  }
+
+  init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .data
+    case 2: self = .configuration
+    case 3: self = .storage
+    case 4: self = .peerLost
+    case 5: self = .software
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .data: return 1
+    case .configuration: return 2
+    case .storage: return 3
+    case .peerLost: return 4
+    case .software: return 5
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  static let allCases: [Transfusion_Wire_FailureKind] = [
+    .unspecified,
+    .data,
+    .configuration,
+    .storage,
+    .peerLost,
+    .software,
+  ]
+
+}
+
 nonisolated enum Transfusion_Wire_ScheduleKind: SwiftProtobuf.Enum, Swift.CaseIterable {
   typealias RawValue = Int
   case unspecified // = 0
@@ -239,10 +289,10 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     set {message = .leaving(newValue)}
   }
 
-  var failed: Transfusion_Wire_Reason {
+  var failed: Transfusion_Wire_Failure {
     get {
       if case .failed(let v)? = message {return v}
-      return Transfusion_Wire_Reason()
+      return Transfusion_Wire_Failure()
     }
     set {message = .failed(newValue)}
   }
@@ -347,7 +397,7 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     case checkpointFailed(Transfusion_Wire_CheckpointFailed)
     case heartbeat(Transfusion_Wire_Heartbeat)
     case leaving(Transfusion_Wire_Reason)
-    case failed(Transfusion_Wire_Reason)
+    case failed(Transfusion_Wire_Failure)
     case welcome(Transfusion_Wire_Welcome)
     case refused(Transfusion_Wire_Reason)
     case prepare(Transfusion_Wire_Prepare)
@@ -381,6 +431,20 @@ nonisolated struct Transfusion_Wire_Reason: Sendable {
   // methods supported on all messages.
 
   var reason: String = String()
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+nonisolated struct Transfusion_Wire_Failure: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var reason: String = String()
+
+  var kind: Transfusion_Wire_FailureKind = .unspecified
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -775,6 +839,10 @@ nonisolated extension Transfusion_Wire_SenderKind: SwiftProtobuf._ProtoNameProvi
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0SENDER_KIND_UNSPECIFIED\0\u{1}SENDER_KIND_COORDINATOR\0\u{1}SENDER_KIND_WORKER\0\u{1}SENDER_KIND_CANDIDATE\0\u{1}SENDER_KIND_OBSERVER\0")
 }
 
+nonisolated extension Transfusion_Wire_FailureKind: SwiftProtobuf._ProtoNameProviding {
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0FAILURE_KIND_UNSPECIFIED\0\u{1}FAILURE_KIND_DATA\0\u{1}FAILURE_KIND_CONFIGURATION\0\u{1}FAILURE_KIND_STORAGE\0\u{1}FAILURE_KIND_PEER_LOST\0\u{1}FAILURE_KIND_SOFTWARE\0")
+}
+
 nonisolated extension Transfusion_Wire_ScheduleKind: SwiftProtobuf._ProtoNameProviding {
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0SCHEDULE_KIND_UNSPECIFIED\0\u{1}SCHEDULE_KIND_GPIPE\0\u{1}SCHEDULE_KIND_ONE_FORWARD_ONE_BACKWARD\0")
 }
@@ -915,7 +983,7 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
         }
       }()
       case 19: try {
-        var v: Transfusion_Wire_Reason?
+        var v: Transfusion_Wire_Failure?
         var hadOneofValue = false
         if let current = self.message {
           hadOneofValue = true
@@ -1237,6 +1305,41 @@ nonisolated extension Transfusion_Wire_Reason: SwiftProtobuf.Message, SwiftProto
 
   static func ==(lhs: Transfusion_Wire_Reason, rhs: Transfusion_Wire_Reason) -> Bool {
     if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_Failure: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Failure"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{1}kind\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 2: try { try decoder.decodeSingularEnumField(value: &self.kind) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 1)
+    }
+    if self.kind != .unspecified {
+      try visitor.visitSingularEnumField(value: self.kind, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_Failure, rhs: Transfusion_Wire_Failure) -> Bool {
+    if lhs.reason != rhs.reason {return false}
+    if lhs.kind != rhs.kind {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
