@@ -32,7 +32,10 @@ extension StatusReport {
         losses(validation.languageModelLoss, validation.diffusionLoss).map { "\($0) at step \(validation.step)" })
     }
     if let plan {
-      line("plan", "\(plan.replicas) replicas x \(plan.stages) stages, \(plan.schedule), generation \(generation)")
+      line(
+        "plan",
+        "\(plan.replicas) \(plan.replicas == 1 ? "replica" : "replicas") x \(plan.stages) \(plan.stages == 1 ? "stage" : "stages"), \(plan.schedule), generation \(generation)"
+      )
     }
     if !workers.isEmpty {
       lines.append("")

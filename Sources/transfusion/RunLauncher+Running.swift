@@ -23,7 +23,7 @@ extension RunLauncher {
           // A local worker that fails before it joins would be waited for in vain; after that the coordinator
           // learns of it first, and this changes nothing.
           if failure == nil { failure = workers?.failure }
-          return stop.isRequested || failure != nil
+          return stop.count + (failure == nil ? 0 : 1)
         }
         if localWorkers > 0 {
           let started = try LocalWorkers(runDirectory: settings.runDirectory)
