@@ -4,12 +4,22 @@ import Wire
 extension CoordinatorMachine {
   // MARK: Forming a generation
 
+  /// Workers that are alike on one host compete while they measure, one more than the other by chance: they
+  /// count as equally fast, at the mean of what they measured.
+  static func speed(of worker: Hello, among all: [Hello]) -> Double {
+    let alike = all.filter {
+      $0.host == worker.host && $0.threads == worker.threads && $0.deviceFingerprint == worker.deviceFingerprint
+    }
+    return alike.reduce(0) { $0 + $1.gigaflopsPerSecond } / Double(max(alike.count, 1))
+  }
+
   /// All workers are there: plan, record, announce.
   mutating func form() -> [CoordinatorDirective] {
-    let capacities = state.membership.sorted.map {
+    let members = state.membership.sorted
+    let capacities = members.map { member in
       WorkerCapacity(
-        worker: $0.worker, gigaflopsPerSecond: $0.hello.gigaflopsPerSecond,
-        memoryLimitBytes: $0.hello.memoryLimitBytes == 0 ? .max : $0.hello.memoryLimitBytes)
+        worker: member.worker, gigaflopsPerSecond: Self.speed(of: member.hello, among: members.map(\.hello)),
+        memoryLimitBytes: member.hello.memoryLimitBytes == 0 ? .max : member.hello.memoryLimitBytes)
     }
     let decision: PlanDecision
     do throws(PlanError) {
