@@ -30,6 +30,7 @@ extension CPUDevice {
 
   /// The product of dense operands by tiles of c.
   func multiply(_ shape: MatmulShape, _ a: Bytes, _ b: Bytes, _ c: MutableBytes) {
+    if let tiles, shape.operandType == .bfloat16 { return multiplyOnTiles(shape, tiles, a, b, c) }
     let plan: MatmulPlan
     do throws(DeviceError) { plan = try products.plan(shape) } catch { return record(error) }
     let (operandBytes, resultBytes) = (shape.operandType.sizeBytes, shape.resultType.sizeBytes)
