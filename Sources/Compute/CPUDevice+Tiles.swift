@@ -12,8 +12,10 @@ extension CPUDevice {
   /// Blocks to share out, at least, where the operand is large enough.
   private static var wantedBlocks: Int { 16 }
 
-  func multiplyOnTiles(_ shape: MatmulShape, _ tiles: TileKernels, _ a: Bytes, _ b: Bytes, _ c: MutableBytes) {
-    if shape.inner <= Self.innerLimit { return multiplyChunk(shape, tiles, a, b, c) }
+  func multiplyOnTiles(
+    _ shape: MatmulShape, _ tiles: TileKernels, _ a: Bytes, _ b: Bytes, _ base: Floats?, _ c: MutableBytes
+  ) {
+    if shape.inner <= Self.innerLimit { return multiplyChunk(shape, tiles, a, b, base, c) }
     // Partial sums stay float32.
     var part = shape
     var sums = c
@@ -25,10 +27,10 @@ extension CPUDevice {
     let size = shape.operandType.sizeBytes
     for first in stride(from: 0, to: shape.inner, by: Self.innerLimit) {
       part.inner = min(Self.innerLimit, shape.inner - first)
-      part.accumulate = shape.accumulate || first > 0
       multiplyChunk(
         part, tiles, a + first * (shape.transposeA ? shape.aStride : 1) * size,
-        b + first * (shape.transposeB ? 1 : shape.bStride) * size, sums)
+        b + first * (shape.transposeB ? 1 : shape.bStride) * size,
+        first == 0 ? base : Floats(sums.assumingMemoryBound(to: Float.self)), sums)
     }
     if shape.resultType == .bfloat16 {
       forEachBlock(of: shape.rows, size: blockRows(shape.columns)) { range in
@@ -40,43 +42,55 @@ extension CPUDevice {
     }
   }
 
-  private func multiplyChunk(_ shape: MatmulShape, _ tiles: TileKernels, _ a: Bytes, _ b: Bytes, _ c: MutableBytes) {
+  private func multiplyChunk(
+    _ shape: MatmulShape, _ tiles: TileKernels, _ a: Bytes, _ b: Bytes, _ base: Floats?, _ c: MutableBytes
+  ) {
+    let extent = TileKernels.extent
     let own: TileSide = shape.rows >= shape.columns ? .left : .right
     let shared: TileSide = own == .left ? .right : .left
-    let (ownLines, sharedLines) = own == .left ? (shape.rows, shape.columns) : (shape.columns, shape.rows)
+    let ownLines = own == .left ? shape.rows : shape.columns
     let stripBytes = TileKernels.stripBytes(inner: shape.inner)
-    let operand = packed.reserve(TileKernels.packedBytes(lines: sharedLines, inner: shape.inner))
-    pack(shape.packing(shared, shared == .left ? a : b, into: operand), tiles)
+    // Whole rows that are contiguous are tiles where they lie.
+    let leftLies = !shape.transposeA && shape.rows % extent == 0 && shape.inner % extent == 0
+    let leftStride = leftLies ? shape.aStride : nil
 
-    let extent = TileKernels.extent
+    var operand = a
+    if shared == .right || !leftLies {
+      let sharedLines = own == .left ? shape.columns : shape.rows
+      let memory = packed.reserve(TileKernels.packedBytes(lines: sharedLines, inner: shape.inner))
+      pack(shape.packing(shared, shared == .left ? a : b, into: memory), tiles)
+      operand = Bytes(memory)
+    }
+
     let wanted = (ownLines / Self.wantedBlocks + extent - 1) / extent
     let strips = max(1, min(Self.blockBytes / stripBytes, max(wanted, 2)))
     let cut = TileCut(total: ownLines, size: strips * extent)
-    let size = shape.operandType.sizeBytes
-    let resultSize = shape.resultType.sizeBytes
+    let (operandSize, resultSize) = (shape.operandType.sizeBytes, shape.resultType.sizeBytes)
     pool.parallelFor(cut.count) { index, slot in
       let range = cut.range(index)
-      let block = lanes[slot].productScratch.reserve(strips * stripBytes)
       var part = shape
-      let target: MutableBytes
+      let (source, first): (Bytes, Int)
       switch own {
       case .left:
         part.rows = range.count
-        target = c + range.lowerBound * shape.cStride * resultSize
-        tiles.pack(
-          part.packing(.left, a + range.lowerBound * (shape.transposeA ? 1 : shape.aStride) * size, into: block))
+        source = a + range.lowerBound * (shape.transposeA ? 1 : shape.aStride) * operandSize
+        first = range.lowerBound * shape.cStride
       case .right:
         part.columns = range.count
-        target = c + range.lowerBound * resultSize
-        tiles.pack(
-          part.packing(.right, b + range.lowerBound * (shape.transposeB ? shape.bStride : 1) * size, into: block))
+        source = b + range.lowerBound * (shape.transposeB ? shape.bStride : 1) * operandSize
+        first = range.lowerBound
+      }
+      var block = source
+      if own == .right || !leftLies {
+        let memory = lanes[slot].productScratch.reserve(strips * stripBytes)
+        tiles.pack(part.packing(own, source, into: memory))
+        block = Bytes(memory)
       }
       tiles.multiply(
         TileProduct(
-          left: own == .left ? Bytes(block) : Bytes(operand), right: own == .left ? Bytes(operand) : Bytes(block),
-          rows: part.rows, columns: part.columns, inner: part.inner, c: target,
-          cIsBFloat16: shape.resultType == .bfloat16, cStride: shape.cStride,
-          initial: shape.accumulate ? Floats(target.assumingMemoryBound(to: Float.self)) : nil,
+          left: own == .left ? block : operand, leftStride: leftStride, right: own == .left ? operand : block,
+          rows: part.rows, columns: part.columns, inner: part.inner, c: c + first * resultSize,
+          cIsBFloat16: shape.resultType == .bfloat16, cStride: shape.cStride, initial: base.map { $0 + first },
           initialStride: shape.cStride, outer: shared))
     }
   }
