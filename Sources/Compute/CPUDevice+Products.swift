@@ -5,12 +5,10 @@ import KernelInterface
 // element is summed in the order of the inner dimension, however the work is cut.
 
 extension CPUDevice {
-  /// Packed bytes of a block: a part of the second-level cache, which also sees the other operand and c go by.
-  private static var blockBytes: Int { 512 << 10 }
   /// Bytes of a line that are packed at a time; a longer sum continues from what is in c.
   private static var innerBytes: Int { 8 << 10 }
-  /// Blocks to share out, at least, where the operand is large enough.
-  private static var wantedBlocks: Int { 16 }
+  /// Blocks to share out, at least, where the operand is large enough: no thread should wait long for the last.
+  private var wantedBlocks: Int { max(8, 4 * pool.threads) }
 
   func multiplyPacked(
     _ shape: MatmulShape, _ kernels: ProductKernels, _ a: Bytes, _ b: Bytes, _ base: Floats?, _ c: MutableBytes
@@ -59,8 +57,8 @@ extension CPUDevice {
     }
 
     let (extent, stripBytes) = (kernels.lines(own), kernels.stripBytes(own, inner: shape.inner))
-    let wanted = (ownLines / Self.wantedBlocks + extent - 1) / extent
-    let strips = max(1, min(Self.blockBytes / stripBytes, max(wanted, 64 / extent)))
+    let wanted = (ownLines / wantedBlocks + extent - 1) / extent
+    let strips = max(1, min(kernels.blockBytes / stripBytes, max(wanted, 64 / extent)))
     let cut = TileCut(total: ownLines, size: strips * extent)
     let (operandSize, resultSize) = (kernels.elementBytes, shape.resultType.sizeBytes)
     pool.parallelFor(cut.count) { index, slot in

@@ -10,19 +10,22 @@ public struct ProductKernels: Sendable {
   /// The inner dimension is padded to a multiple of this.
   public let innerStep: Int
   public let elementBytes: Int
+  /// A packed block that fits the second-level cache of the processors this is for, beside what else goes by.
+  public let blockBytes: Int
   /// Whether a left operand of whole strips and steps whose rows are contiguous can be read where it lies.
   public let readsLeftRows: Bool
   public let pack: @Sendable (Packing) -> Void
   public let multiply: @Sendable (PackedProduct) -> Void
 
   public init(
-    leftLines: Int, rightLines: Int, innerStep: Int, elementBytes: Int, readsLeftRows: Bool,
+    leftLines: Int, rightLines: Int, innerStep: Int, elementBytes: Int, blockBytes: Int, readsLeftRows: Bool,
     pack: @escaping @Sendable (Packing) -> Void, multiply: @escaping @Sendable (PackedProduct) -> Void
   ) {
     self.leftLines = leftLines
     self.rightLines = rightLines
     self.innerStep = innerStep
     self.elementBytes = elementBytes
+    self.blockBytes = blockBytes
     self.readsLeftRows = readsLeftRows
     self.pack = pack
     self.multiply = multiply

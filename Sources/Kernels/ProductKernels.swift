@@ -4,8 +4,8 @@ import KernelInterface
 /// Products of float32 operands: strips of 8 rows and 32 columns, whose sixteen sums of sixteen lanes stay in the
 /// registers of AVX-512. (They would spill from those of AVX2, where the products are oneDNN's.)
 public let productKernels = ProductKernels(
-  leftLines: 8, rightLines: 32, innerStep: 1, elementBytes: 4, readsLeftRows: false, pack: { packKernel($0) },
-  multiply: { multiplyKernel($0) })
+  leftLines: 8, rightLines: 32, innerStep: 1, elementBytes: 4, blockBytes: 512 << 10, readsLeftRows: false,
+  pack: { packKernel($0) }, multiply: { multiplyKernel($0) })
 
 private var leftLines: Int { 8 }
 private var rightLines: Int { 32 }

@@ -12,8 +12,8 @@ import Testing
     "Wire": ["ClusterModel"],
     "ControlPlane": ["ClusterModel", "Schedules", "Wire"],
     "Digests": ["CSystem"],
-    "Kernels": ["KernelInterface", "CVector"],
-    "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "COneDNN", "CProcessor"],
+    "Kernels": ["KernelInterface", "CVector"], "KernelsAMX": ["KernelInterface", "CTiles"],
+    "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAMX", "COneDNN", "CProcessor"],
     "TransfusionModel": ["Compute", "Randomness"],
     "Optimizers": ["Compute"],
     "TrainingData": ["TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages"],
@@ -32,7 +32,7 @@ import Testing
   /// The owner of each C library: nobody else imports it.
   static let owners: [String: Set<String>] = [
     "CZeroMQ": ["Transport"], "CHDF5": ["HDF5"], "COneDNN": ["Compute"], "CSentencePiece": ["TrainingData"],
-    "CImages": ["TrainingData"], "CProcessor": ["Compute"], "CVector": ["Kernels"],
+    "CImages": ["TrainingData"], "CProcessor": ["Compute"], "CVector": ["Kernels"], "CTiles": ["KernelsAMX"],
   ]
   /// Modules without sockets, files, clocks or randomness: they import nothing that has them.
   static let pure: Set<String> = ["ClusterModel", "Schedules", "ControlPlane"]
