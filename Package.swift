@@ -95,10 +95,11 @@ let package = Package(
         "TransfusionModel", "Optimizers", "TrainingData", "Configuration",
         .product(name: "Logging", package: "swift-log"),
       ]),
+    .target(name: "Benchmarks", dependencies: ["Compute", "TransfusionModel", "Optimizers", "Randomness"]),
     .executableTarget(
       name: "transfusion",
       dependencies: [
-        "ClusterModel", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
+        "Benchmarks", "ClusterModel", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
         "ModelVerification", "TrainingData", "Configuration", "Coordinator", "Worker", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),

@@ -24,6 +24,7 @@ import Testing
     "Collectives": ["ClusterModel", "Compute"],
     "Configuration": ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData"],
     "Coordinator": ["ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "CSystem"],
+    "Benchmarks": ["Compute", "TransfusionModel", "Optimizers", "Randomness"],
     "Worker": [
       "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute", "TransfusionModel",
       "Optimizers", "TrainingData", "Configuration", "CSystem",
