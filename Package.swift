@@ -95,7 +95,12 @@ let package = Package(
         "TransfusionModel", "Optimizers", "TrainingData", "Configuration",
         .product(name: "Logging", package: "swift-log"),
       ]),
-    .target(name: "Benchmarks", dependencies: ["Compute", "TransfusionModel", "Optimizers", "Randomness"]),
+    .target(
+      name: "Benchmarks",
+      dependencies: [
+        "ClusterModel", "Wire", "Transport", "Collectives", "Compute", "TransfusionModel", "Optimizers", "Randomness",
+        "TrainingData", "Configuration", "Coordinator", "Worker",
+      ]),
     .executableTarget(
       name: "transfusion",
       dependencies: [
