@@ -133,6 +133,15 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
+    // Counts allocations and copies in the test process; the linker sends our own copies through it.
+    .target(name: "CCounters", path: "Tests/CCounters"),
+    .testTarget(
+      name: "BenchmarksTests",
+      dependencies: ["Benchmarks", "Compute", "TransfusionModel", "CCounters"],
+      linkerSettings: [
+        .unsafeFlags(
+          ["memcpy", "memmove", "memset"].flatMap { ["-Xlinker", "--wrap=\($0)"] }, .when(platforms: [.linux]))
+      ]),
     .testTarget(name: "EndToEndTests"),
     .testTarget(name: "TidyTests"),
   ],

@@ -116,8 +116,8 @@ public struct ComputeBenchmark: Sendable {
 }
 
 /// Seconds of the parts of one step.
-struct PhaseTimes {
-  enum Phase: String, CaseIterable {
+package struct PhaseTimes {
+  package enum Phase: String, CaseIterable {
     case load, forward, head, backward, norm, update, copies
 
     var label: String {
@@ -134,9 +134,9 @@ struct PhaseTimes {
   }
   private var seconds = [Double](repeating: 0, count: Phase.allCases.count)
   /// The whole step by one pair of clock readings.
-  var total = 0.0
+  package var total = 0.0
 
-  subscript(phase: Phase) -> Double {
+  package subscript(phase: Phase) -> Double {
     get { seconds[Phase.allCases.firstIndex(of: phase) ?? 0] }
     set { seconds[Phase.allCases.firstIndex(of: phase) ?? 0] = newValue }
   }

@@ -3,7 +3,7 @@ import Optimizers
 import TransfusionModel
 
 /// A worker's step without any other worker: the calls that `StageExecutor` makes, in its order.
-final class TrainingStep {
+package final class TrainingStep {
   private let device: CPUDevice
   /// One stage, or two of which the second is the output side.
   private let parts: [Part]
@@ -11,7 +11,7 @@ final class TrainingStep {
   private let optimizer = AdamWConfiguration()
   private let clock = ContinuousClock()
   /// Of the last step.
-  private(set) var loss = 0.0
+  package private(set) var loss = 0.0
 
   private struct Part {
     let stage: Stage
@@ -30,7 +30,8 @@ final class TrainingStep {
     }
   }
 
-  init(
+  /// - Parameter separateOutput: the output side is a stage of its own, so that it has its own seconds.
+  package init(
     _ model: ModelConfiguration, limits: MicrobatchLimits, precision: Precision, recompute: Bool, separateOutput: Bool,
     device: CPUDevice
   ) throws {
@@ -42,7 +43,7 @@ final class TrainingStep {
     squares = try device.allocate(.float64, [parts.reduce(0) { $0 + $1.stage.parameters.count }])
   }
 
-  func run(_ batch: Microbatch, step: UInt64) throws -> PhaseTimes {
+  package func run(_ batch: Microbatch, step: UInt64) throws -> PhaseTimes {
     var times = PhaseTimes()
     let start = clock.now
     var last = start
