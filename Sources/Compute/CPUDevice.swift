@@ -24,6 +24,9 @@ public final class CPUDevice: Device {
   /// For bfloat16 operands widened on processors whose oneDNN cannot multiply them.
   let widened: ScratchMemory
   let multipliesBFloat16: Bool
+  let own: OwnProducts
+  /// The operand of a product that all threads read, packed for our own kernels.
+  let packed: ScratchMemory
   private var fault: DeviceError?
 
   /// - Parameters:
@@ -49,13 +52,18 @@ public final class CPUDevice: Device {
     var lanes: [Lane] = []
     for index in 0..<pool.threads { lanes.append(try Lane(index: index, budget: budget)) }
     self.lanes = lanes
-    products = MatmulCache(lanes: pool.threads)
+    own = Processor.productKernels(chosen)
+    products = MatmulCache(lanes: pool.threads, own: own)
+    packed = ScratchMemory(budget: budget)
     scratch = ScratchMemory(budget: budget)
     widened = ScratchMemory(budget: budget)
     multipliesBFloat16 = onednn_supports_bfloat16() != 0
     let library = String(cString: onednn_instruction_set_name())
     let version = String(cString: onednn_version_text())
-    fingerprint = "cpu/\(Processor.architecture)/\(chosen.rawValue)+\(library)/onednn-\(version)"
+    // The library is named even where no product is its own: which are may change, and with them the bits.
+    let products = (own.float32 == nil ? "" : "+float32") + (own.bfloat16 == nil ? "" : "+tiles")
+    fingerprint =
+      "cpu/\(Processor.architecture)/\(chosen.rawValue)\(products)+\(library)/onednn-\(version)"
   }
 
   /// Bytes held by tensors and scratch memory now.

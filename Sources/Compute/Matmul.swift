@@ -1,4 +1,5 @@
 import COneDNN
+import KernelInterface
 
 /// Strides and types of one matrix product; equal shapes share one compiled primitive.
 struct MatmulShape: Hashable {
@@ -16,11 +17,14 @@ struct MatmulShape: Hashable {
   var transposeB: Bool
 }
 
-/// One compiled matrix product, or none where a dimension is zero.
+/// One matrix product of a fixed shape: compiled by oneDNN, or done by kernels of our own.
 final class MatmulPrimitive {
+  enum Body {
+    case library(OpaquePointer, scratchBytes: Int)
+    case own(ProductKernels)
+  }
   let shape: MatmulShape
-  fileprivate let handle: OpaquePointer
-  let scratchBytes: Int
+  fileprivate let body: Body
 
   fileprivate init(_ shape: MatmulShape, lanes: Int) throws(DeviceError) {
     self.shape = shape
@@ -41,20 +45,31 @@ final class MatmulPrimitive {
     guard code == 0, let handle else {
       throw .library(operation: "oneDNN matrix product of \(shape)", code: code)
     }
-    self.handle = handle
-    scratchBytes = onednn_matmul_scratch_bytes(handle)
+    body = .library(handle, scratchBytes: onednn_matmul_scratch_bytes(handle))
   }
 
-  deinit { onednn_matmul_destroy(handle) }
+  fileprivate init(_ shape: MatmulShape, own: ProductKernels) {
+    self.shape = shape
+    body = .own(own)
+  }
+
+  deinit { if case .library(let handle, _) = body { onednn_matmul_destroy(handle) } }
 
   /// The library's name for the code it chose, for example "brg:avx512_core_amx_bf16".
-  var implementation: String { String(cString: onednn_matmul_implementation(handle)) }
+  var implementation: String {
+    switch body {
+    case .library(let handle, _): String(cString: onednn_matmul_implementation(handle))
+    case .own: "own"
+    }
+  }
 }
 
 /// What one thread of the pool has for itself: a oneDNN stream and scratch memory.
 final class Lane {
   private let handle: OpaquePointer
-  private let libraryScratch: ScratchMemory
+  /// Of a matrix product: oneDNN's scratchpad, or packed operands.
+  let productScratch: ScratchMemory
+  /// Of the operation that makes products.
   let scratch: ScratchMemory
   /// The first failure since it was last looked at.
   var failure: DeviceError?
@@ -64,7 +79,7 @@ final class Lane {
     let code = onednn_lane_create(Int32(index), &handle)
     guard code == 0, let handle else { throw .library(operation: "oneDNN stream", code: code) }
     self.handle = handle
-    libraryScratch = ScratchMemory(budget: budget)
+    productScratch = ScratchMemory(budget: budget)
     scratch = ScratchMemory(budget: budget)
   }
 
@@ -73,11 +88,46 @@ final class Lane {
   func multiply(
     _ primitive: MatmulPrimitive, _ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ c: UnsafeMutableRawPointer
   ) {
-    let code = onednn_matmul_execute(
-      primitive.handle, handle, a, b, c, libraryScratch.reserve(primitive.scratchBytes))
-    if code != 0, failure == nil {
-      failure = .library(operation: "oneDNN matrix product of \(primitive.shape)", code: code)
+    switch primitive.body {
+    case .library(let product, let scratchBytes):
+      let code = onednn_matmul_execute(product, handle, a, b, c, productScratch.reserve(scratchBytes))
+      if code != 0, failure == nil {
+        failure = .library(operation: "oneDNN matrix product of \(primitive.shape)", code: code)
+      }
+    case .own(let kernels): multiply(primitive.shape, kernels, a, b, c)
     }
+  }
+
+  /// A product small enough for the second-level cache, by kernels of our own.
+  private func multiply(_ shape: MatmulShape, _ own: ProductKernels, _ a: Bytes, _ b: Bytes, _ c: MutableBytes) {
+    let inPlace = shape.leftLies(own)
+    let leftBytes = inPlace ? 0 : own.packedBytes(.left, lines: shape.rows, inner: shape.inner)
+    let packed = productScratch.reserve(leftBytes + own.packedBytes(.right, lines: shape.columns, inner: shape.inner))
+    if !inPlace { own.pack(shape.packing(.left, a, into: packed, own)) }
+    own.pack(shape.packing(.right, b, into: packed + leftBytes, own))
+    own.multiply(
+      PackedProduct(
+        left: inPlace ? a : Bytes(packed), leftStride: inPlace ? shape.aStride : nil, right: packed + leftBytes,
+        rows: shape.rows, columns: shape.columns, inner: shape.inner, c: c,
+        cIsBFloat16: shape.resultType == .bfloat16, cStride: shape.cStride,
+        initial: shape.accumulate ? Floats(c.assumingMemoryBound(to: Float.self)) : nil,
+        initialStride: shape.cStride, outer: .left))
+  }
+}
+
+extension MatmulShape {
+  /// Whether the left operand need not be packed.
+  func leftLies(_ kernels: ProductKernels) -> Bool {
+    kernels.readsLeftRows && !transposeA && rows % kernels.leftLines == 0 && inner % kernels.innerStep == 0
+  }
+
+  /// The packing of an operand; `source` is its first element.
+  func packing(_ side: OperandSide, _ source: Bytes, into packed: MutableBytes, _ kernels: ProductKernels) -> Packing {
+    let left = side == .left
+    return Packing(
+      side: side, source: source, stride: left ? aStride : bStride,
+      innerIsContiguous: left ? !transposeA : transposeB, lines: left ? rows : columns, inner: inner, packed: packed,
+      stripBytes: kernels.stripBytes(side, inner: inner))
   }
 }
 
@@ -108,17 +158,33 @@ struct TileCut: Hashable {
   func length(_ index: Int) -> Int { index == count - 1 ? lastSize : size }
 }
 
+/// Which products are made by kernels of our own; oneDNN makes the others.
+struct OwnProducts {
+  var float32: ProductKernels?
+  var bfloat16: ProductKernels?
+  subscript(type: ElementType) -> ProductKernels? { type == .bfloat16 ? bfloat16 : float32 }
+}
+
 /// Compiled products by shape. Used by the owner of the device alone; primitives are then run by any lane.
 final class MatmulCache {
   private let lanes: Int
+  private let own: OwnProducts
   private var primitives: [MatmulShape: MatmulPrimitive] = [:]
   private var plans: [MatmulShape: MatmulPlan] = [:]
 
-  init(lanes: Int) { self.lanes = lanes }
+  init(lanes: Int, own: OwnProducts) {
+    self.lanes = lanes
+    self.own = own
+  }
 
   func primitive(_ shape: MatmulShape) throws(DeviceError) -> MatmulPrimitive {
     if let known = primitives[shape] { return known }
-    let made = try MatmulPrimitive(shape, lanes: lanes)
+    let made: MatmulPrimitive
+    if let kernels = own[shape.operandType] {
+      made = MatmulPrimitive(shape, own: kernels)
+    } else {
+      made = try MatmulPrimitive(shape, lanes: lanes)
+    }
     primitives[shape] = made
     return made
   }

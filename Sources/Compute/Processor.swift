@@ -5,6 +5,7 @@ import Kernels
 #if arch(x86_64)
   import KernelsAVX2
   import KernelsAVX512
+  import KernelsAMX
 #endif
 
 /// Picks the build of the kernels for this processor.
@@ -37,6 +38,17 @@ enum Processor {
       throw .unsupportedProcessor(
         needs: "the kernels for \(chosen.rawValue) do not run on this processor; use \(best.rawValue)")
     }
+  }
+
+  /// The products that kernels of our own make faster than oneDNN 2.6.
+  static func productKernels(_ chosen: InstructionSet) -> OwnProducts {
+    #if arch(x86_64)
+      guard chosen == .avx512 else { return OwnProducts() }
+      return OwnProducts(
+        float32: KernelsAVX512.productKernels, bfloat16: processor_has_amx_bf16() ? KernelsAMX.tileKernels : nil)
+    #else
+      return OwnProducts()
+    #endif
   }
 
   static var architecture: String {

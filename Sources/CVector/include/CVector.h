@@ -11,6 +11,7 @@ typedef float vector_float16 __attribute__((ext_vector_type(16)));
 typedef float vector_float8 __attribute__((ext_vector_type(8)));
 typedef double vector_double8 __attribute__((ext_vector_type(8)));
 typedef uint16_t vector_ushort16 __attribute__((ext_vector_type(16)));
+typedef int32_t vector_int16 __attribute__((ext_vector_type(16)));
 typedef uint32_t vector_uint16 __attribute__((ext_vector_type(16)));
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
@@ -56,6 +57,15 @@ VECTOR_INLINE vector_float16 vector_where_number(vector_float16 x, vector_float1
   return x == x ? then : otherwise;
 }
 
+// Whether the interval lower ..< upper of any lane holds `index`, and `then` in the lanes whose interval does, else 0.
+VECTOR_INLINE int vector_any_within(vector_int16 lower, vector_int16 upper, int32_t index) {
+  return __builtin_reduce_or((lower <= index) & (index < upper)) != 0;
+}
+VECTOR_INLINE vector_float16 vector_where_within(
+    vector_int16 lower, vector_int16 upper, int32_t index, vector_float16 then) {
+  return ((lower <= index) & (index < upper)) ? then : (vector_float16)(0.0f);
+}
+
 // Halves folded on halves: the same order whatever the width of the registers.
 VECTOR_INLINE float vector_total(vector_float16 x) {
   vector_float8 eight = x.lo + x.hi;
@@ -80,4 +90,39 @@ VECTOR_INLINE double vector_total_double(vector_double8 x) {
   __auto_type four = x.lo + x.hi;
   __auto_type two = four.lo + four.hi;
   return two.x + two.y;
+}
+
+// Sixteen (or eight) lines of sixteen elements, `stride` apart, become sixteen lines of sixteen (or eight).
+VECTOR_INLINE void vector_transpose16(const float *source, long stride, float *target, long target_stride) {
+  vector_float16 r[16], t[16];
+  for (int i = 0; i < 16; i++) __builtin_memcpy(&r[i], source + i * stride, sizeof r[i]);
+  // Four rounds of interleaving halves with the line half of all lines further on transpose a square of 2^4.
+  for (int round = 0; round < 4; round++) {
+    for (int i = 0; i < 8; i++) {
+      t[2 * i] = __builtin_shufflevector(
+          r[i], r[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      t[2 * i + 1] = __builtin_shufflevector(
+          r[i], r[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    for (int i = 0; i < 16; i++) r[i] = t[i];
+  }
+  for (int i = 0; i < 16; i++) __builtin_memcpy(target + i * target_stride, &r[i], sizeof r[i]);
+}
+VECTOR_INLINE void vector_transpose8(const float *source, long stride, float *target, long target_stride) {
+  vector_float16 r[8], t[8];
+  for (int i = 0; i < 8; i++) __builtin_memcpy(&r[i], source + i * stride, sizeof r[i]);
+  // Three rounds leave two target lines in each vector.
+  for (int round = 0; round < 3; round++) {
+    for (int i = 0; i < 4; i++) {
+      t[2 * i] = __builtin_shufflevector(r[i], r[i + 4], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      t[2 * i + 1] =
+          __builtin_shufflevector(r[i], r[i + 4], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    for (int i = 0; i < 8; i++) r[i] = t[i];
+  }
+  for (int i = 0; i < 8; i++) {
+    vector_float8 lower = r[i].lo, upper = r[i].hi;
+    __builtin_memcpy(target + 2 * i * target_stride, &lower, sizeof lower);
+    __builtin_memcpy(target + (2 * i + 1) * target_stride, &upper, sizeof upper);
+  }
 }
