@@ -141,7 +141,7 @@ let package = Package(
     .target(name: "CCounters", path: "Tests/CCounters"),
     .testTarget(
       name: "BenchmarksTests",
-      dependencies: ["Benchmarks", "Compute", "TransfusionModel", "CCounters"],
+      dependencies: ["Benchmarks", "Compute", "KernelInterface", "TransfusionModel", "Transport", "CCounters"],
       linkerSettings: [
         .unsafeFlags(
           ["memcpy", "memmove", "memset"].flatMap { ["-Xlinker", "--wrap=\($0)"] }, .when(platforms: [.linux]))

@@ -15,8 +15,7 @@ public struct ComputeBenchmark: Sendable {
   public var steps: Int
   public var pin = false
   public var recompute = false
-  /// Reports the seconds of each part of the step. The output side is then a stage of its own, which costs two
-  /// copies of [T, D] and tells its time from the layers'.
+  /// Reports the seconds of each part of the step.
   public var phases = false
 
   public init(
@@ -50,7 +49,7 @@ public struct ComputeBenchmark: Sendable {
 
     let step = try TrainingStep(
       model, limits: MicrobatchLimits(rows: rows, length: length, images: batch.images), precision: precision,
-      recompute: recompute, separateOutput: phases, device: device)
+      recompute: recompute, device: device)
     var trials = Trials()
     var seconds: [PhaseTimes] = []
     for index in 0..<Self.warmUpSteps + steps {
@@ -118,17 +117,16 @@ public struct ComputeBenchmark: Sendable {
 /// Seconds of the parts of one step.
 package struct PhaseTimes {
   package enum Phase: String, CaseIterable {
-    case load, forward, head, backward, norm, update, copies
+    case load, forward, head, backward, norm, update
 
     var label: String {
       switch self {
-      case .load: "load the microbatch, clear the gradient"
+      case .load: "load the microbatch"
       case .forward: "forward, input side and layers"
       case .head: "head and losses, forward and backward"
       case .backward: "backward, layers and input side"
       case .norm: "sum of squares"
-      case .update: "AdamW"
-      case .copies: "compute copies"
+      case .update: "AdamW and compute copies"
       }
     }
   }

@@ -55,7 +55,7 @@ enum PeakMeasurement {
       let start = clock.now
       while trials.seconds.count < 3 || clock.now - start < .seconds(secondsEach) {
         let elapsed = clock.measure {
-          device.matmul(a, transposed: shape.transposeA, b, transposed: shape.transposeB, into: c, accumulate: false)
+          device.matmul(a, transposed: shape.transposeA, b, transposed: shape.transposeB, adding: nil, into: c)
         }
         try device.wait()
         trials.add(elapsed / .seconds(1))

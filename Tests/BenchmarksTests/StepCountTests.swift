@@ -2,6 +2,7 @@ import Benchmarks
 import CCounters
 import Compute
 import Foundation
+import KernelInterface
 import Testing
 import TransfusionModel
 import Transport
@@ -46,16 +47,16 @@ enum CountLimits {
     FileHandle.standardError.write(Data("counts of \(name): \(text)\n".utf8))
   }
 
-  @Test(arguments: Precision.allCases, [1, 2])
-  func aSteadyStepAllocatesAndCopiesNoMoreThanItDid(_ precision: Precision, threads: Int) throws {
+  @Test(arguments: Precision.allCases, [nil, InstructionSet.avx2])
+  func aSteadyStepAllocatesAndCopiesNoMoreThanItDid(_ precision: Precision, _ instructionSet: InstructionSet?) throws {
     guard counters_available() else { return }
     var model = BenchmarkPreset.tiny.model(patches: 16)
     model.vocabulary = 1_024
     let batch = SyntheticMicrobatch.make(model, rows: 2, length: 128, seed: 1)
-    let device = try CPUDevice(threads: threads)
+    let device = try CPUDevice(threads: 2, instructionSet: instructionSet)
     let step = try TrainingStep(
       model, limits: MicrobatchLimits(rows: 2, length: 128, images: batch.images), precision: precision,
-      recompute: false, separateOutput: false, device: device)
+      recompute: false, device: device)
     for index in 0..<4 { _ = try step.run(batch, step: UInt64(index)) }
     let before = device.allocatedBytes
     let steps = 5
@@ -63,7 +64,7 @@ enum CountLimits {
     for index in 4..<4 + steps { _ = try step.run(batch, step: UInt64(index)) }
     let counts = counters_stop()
     #expect(device.allocatedBytes == before, "the device's tensors and scratch memory grew")
-    Self.show("\(precision), \(threads) threads", "\(counts)")
+    Self.show("\(precision), \(device.fingerprint)", "\(counts)")
 
     let limits = precision == .float32 ? CountLimits.float32 : CountLimits.bfloat16
     func perStep(_ count: UInt64) -> Double { Double(count) / Double(steps) }

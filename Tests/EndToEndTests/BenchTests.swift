@@ -24,7 +24,7 @@ import Testing
     // The step does more than its products, at less than their peak.
     #expect(figures["stepOverFloor"] ?? 0 > 1)
     let phases = figures.filter { $0.key.hasPrefix("phases.") && $0.key.hasSuffix(".seconds") }
-    #expect(phases.count == 7)
+    #expect(phases.count == 6)
     #expect(phases.values.reduce(0, +) < 3 * (figures["medianStepSeconds"] ?? 0))
   }
 
