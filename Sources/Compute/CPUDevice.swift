@@ -71,7 +71,7 @@ public final class CPUDevice: Device {
 
   // MARK: Memory
 
-  public func allocate(_ type: ElementType, _ shape: [Int]) throws(DeviceError) -> Tensor {
+  public func allocate(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor {
     var count = 1
     for extent in shape {
       precondition(extent >= 0, "negative extent in shape \(shape)")
