@@ -99,10 +99,16 @@ let package = Package(
         "TransfusionModel", "Optimizers", "TrainingData", "Configuration",
         .product(name: "Logging", package: "swift-log"),
       ]),
+    .target(
+      name: "Benchmarks",
+      dependencies: [
+        "ClusterModel", "Wire", "Transport", "Collectives", "Compute", "TransfusionModel", "Optimizers", "Randomness",
+        "TrainingData", "Configuration", "Coordinator", "Worker",
+      ]),
     .executableTarget(
       name: "transfusion",
       dependencies: [
-        "ClusterModel", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
+        "Benchmarks", "ClusterModel", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
         "ModelVerification", "TrainingData", "Configuration", "Coordinator", "Worker", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
@@ -131,6 +137,15 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
+    // Counts allocations and copies in the test process; the linker sends our own copies through it.
+    .target(name: "CCounters", path: "Tests/CCounters"),
+    .testTarget(
+      name: "BenchmarksTests",
+      dependencies: ["Benchmarks", "Compute", "KernelInterface", "TransfusionModel", "Transport", "CCounters"],
+      linkerSettings: [
+        .unsafeFlags(
+          ["memcpy", "memmove", "memset"].flatMap { ["-Xlinker", "--wrap=\($0)"] }, .when(platforms: [.linux]))
+      ]),
     .testTarget(name: "EndToEndTests"),
     .testTarget(name: "TidyTests"),
   ],

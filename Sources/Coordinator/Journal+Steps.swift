@@ -8,6 +8,8 @@ public struct JournaledStep: Hashable, Sendable {
   public var record: StepRecord
   /// Wall time from the step's begin to its commit.
   public var seconds: Double
+  /// When it was committed, in seconds since 1970; nil for one that was not read back from the journal.
+  public var committedAtSeconds: Double?
 }
 
 /// A committed checkpoint.
@@ -199,6 +201,6 @@ extension Journal {
         images: UInt64(row["images"] as Int64), languageModelLoss: row["language_model_loss"],
         diffusionLoss: row["diffusion_loss"], gradientSumOfSquares: row["gradient_sum_of_squares"],
         learningRate: row["learning_rate"]),
-      seconds: row["seconds"])
+      seconds: row["seconds"], committedAtSeconds: row["committed_at"])
   }
 }

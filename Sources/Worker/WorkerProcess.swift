@@ -94,7 +94,10 @@ public final class WorkerProcess {
         if let outcome = try handle(envelope) { return outcome }
         if worker != nil { joined = true }
       }
-      for message in engine.outbox.drain() { send(message) }
+      for message in engine.outbox.drain() {
+        send(message)
+        if case .updated(let updated) = message { log.debug("\(PhaseLine(updated))") }
+      }
 
       let now = clock.now
       if !joined {

@@ -1,3 +1,4 @@
+import Benchmarks
 import Checkpoints
 import Compute
 import Configuration
@@ -32,6 +33,7 @@ func classified(_ error: any Error) -> CommandFailure? {
     CommandFailure(ExitStatus(rawValue: error.exitCode) ?? .software, error.description)
   case let error as WorkerError: CommandFailure(error.status, error.description)
   case let error as DeviceError: CommandFailure(.configuration, error.description)
+  case let error as BenchmarkError: CommandFailure(.software, error.description)
   case let error as CocoaError: CommandFailure(.inputOutput, error.localizedDescription)
   default: nil
   }

@@ -24,6 +24,10 @@ import Testing
     "Collectives": ["ClusterModel", "Compute"],
     "Configuration": ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData"],
     "Coordinator": ["ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "CSystem"],
+    "Benchmarks": [
+      "ClusterModel", "Wire", "Transport", "Collectives", "Compute", "TransfusionModel", "Optimizers", "Randomness",
+      "TrainingData", "Configuration", "Coordinator", "Worker",
+    ],
     "Worker": [
       "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute", "TransfusionModel",
       "Optimizers", "TrainingData", "Configuration", "CSystem",

@@ -1,0 +1,141 @@
+import Compute
+import Foundation
+import Optimizers
+import TransfusionModel
+
+/// One training step of one worker, over and over on one synthetic microbatch: what PyTorch's step is compared
+/// with.
+public struct ComputeBenchmark: Sendable {
+  public var preset: BenchmarkPreset
+  public var rows: Int
+  public var length: Int
+  public var patches: Int
+  public var precision: Precision
+  public var threads: Int
+  public var steps: Int
+  public var pin = false
+  public var recompute = false
+  /// Reports the seconds of each part of the step.
+  public var phases = false
+
+  public init(
+    preset: BenchmarkPreset, rows: Int, length: Int, patches: Int, precision: Precision, threads: Int, steps: Int
+  ) {
+    self.preset = preset
+    self.rows = rows
+    self.length = length
+    self.patches = patches
+    self.precision = precision
+    self.threads = threads
+    self.steps = steps
+  }
+
+  /// Steps before the measured ones: the first compiles matrix products and grows scratch memory.
+  static let warmUpSteps = 2
+
+  /// - Parameter progress: is told each step's number and seconds as it ends.
+  public func run(progress: (Int, Double) -> Void = { _, _ in }) throws -> BenchmarkReport {
+    let model = preset.model(patches: patches)
+    try model.validate()
+    let batch = SyntheticMicrobatch.make(model, rows: rows, length: length, seed: 1)
+    let work = MatrixWork(model, batch)
+
+    let peaks = try PeakMeasurement.measure(
+      PeakMeasurement.shapes(model, positions: rows * length), type: precision.computeType, threads: threads, pin: pin,
+      secondsEach: 0.3)
+    let peak = peaks.max { $0.gigaflops < $1.gigaflops }
+    let device = try CPUDevice(threads: threads, pin: pin)
+    PeakMemory.reset()
+
+    let step = try TrainingStep(
+      model, limits: MicrobatchLimits(rows: rows, length: length, images: batch.images), precision: precision,
+      recompute: recompute, device: device)
+    var trials = Trials()
+    var seconds: [PhaseTimes] = []
+    for index in 0..<Self.warmUpSteps + steps {
+      let times = try step.run(batch, step: UInt64(index))
+      progress(index, times.total)
+      if index < Self.warmUpSteps { continue }
+      trials.add(times.total)
+      seconds.append(times)
+    }
+    let memory = PeakMemory.bytes
+
+    var report = BenchmarkReport(
+      benchmark: "compute", environment: BenchmarkEnvironment(fingerprint: device.fingerprint),
+      settings: [
+        ("preset", preset.rawValue), ("rows", "\(rows)"), ("length", "\(length)"), ("patches", "\(patches)"),
+        ("precision", precision.rawValue), ("threads", "\(threads)"), ("steps", "\(steps)"),
+      ])
+    let floor = peak.map { work.total / $0.gigaflops / 1e9 } ?? .nan
+    report.add("medianStepSeconds", trials.median, "step, median", unit: "s")
+    report.add("bestStepSeconds", trials.best, "step, best", unit: "s")
+    report.add("tokensPerSecond", Double(rows * length) / trials.median, "tokens per second, median")
+    report.add("matrixTeraflop", work.total / 1e12, "matrix work of a step", unit: "TFLOP")
+    report.add("peakGigaflops", peak?.gigaflops ?? .nan, "peak, measured first", unit: "GFLOP/s")
+    report.add("floorSeconds", floor, "matrix work at the peak (floor)", unit: "s")
+    report.add("stepOverFloor", trials.median / floor, "step, median, over the floor")
+    report.add("bestStepOverFloor", trials.best / floor, "step, best, over the floor")
+    if let memory { report.add("peakResidentBytes", Double(memory), "largest resident memory", unit: "bytes") }
+    report.add("parameters", Double(model.parameterCount), "parameters")
+    report.add("loss", step.loss, "loss of the last step")
+    if phases { addPhases(seconds, work: work, peaks: peaks, to: &report) }
+    if let peak { report.notes.append("the peak is of \(peak.shape.text)") }
+    if threads > report.environment.cores {
+      report.notes.append("\(threads) threads share \(report.environment.cores) cores")
+    }
+    return report
+  }
+
+  /// Medians of each phase, and the speed of each measured product.
+  private func addPhases(
+    _ seconds: [PhaseTimes], work: MatrixWork, peaks: [PeakMeasurement.Result], to report: inout BenchmarkReport
+  ) {
+    for phase in PhaseTimes.Phase.allCases {
+      var trials = Trials()
+      for times in seconds { trials.add(times[phase]) }
+      report.add("phases.\(phase.rawValue).seconds", trials.median, "phase: \(phase.label)", unit: "s")
+    }
+    let layerWork = [
+      (PhaseTimes.Phase.forward, work.layers / 3 + work.attention * 2 / 7),
+      (.backward, work.layers * 2 / 3 + work.attention * 5 / 7), (.head, work.head),
+    ]
+    for (phase, flops) in layerWork {
+      let median = report["phases.\(phase.rawValue).seconds"] ?? .nan
+      report.add("phases.\(phase.rawValue).gigaflops", flops / median / 1e9, "speed: \(phase.label)", unit: "GFLOP/s")
+    }
+    for result in peaks {
+      let shape = result.shape
+      let kind = shape.transposeA ? "weight gradient" : shape.transposeB ? "forward" : "backward"
+      report.add(
+        "products.\(kind.split(separator: " ").joined()).\(shape.rows)x\(shape.columns)x\(shape.inner).gigaflops",
+        result.gigaflops, "product: \(shape.text), \(kind)", unit: "GFLOP/s")
+    }
+  }
+}
+
+/// Seconds of the parts of one step.
+package struct PhaseTimes {
+  package enum Phase: String, CaseIterable {
+    case load, forward, head, backward, norm, update
+
+    var label: String {
+      switch self {
+      case .load: "load the microbatch"
+      case .forward: "forward, input side and layers"
+      case .head: "head and losses, forward and backward"
+      case .backward: "backward, layers and input side"
+      case .norm: "sum of squares"
+      case .update: "AdamW and compute copies"
+      }
+    }
+  }
+  private var seconds = [Double](repeating: 0, count: Phase.allCases.count)
+  /// The whole step by one pair of clock readings.
+  package var total = 0.0
+
+  package subscript(phase: Phase) -> Double {
+    get { seconds[Phase.allCases.firstIndex(of: phase) ?? 0] }
+    set { seconds[Phase.allCases.firstIndex(of: phase) ?? 0] = newValue }
+  }
+}
