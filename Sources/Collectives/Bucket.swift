@@ -18,8 +18,9 @@ struct Bucket: Hashable, Sendable {
     var packedOffset: Int
     var count: Int
   }
-  /// One tensor: its place in the owner's list of owned tensors.
+  /// One tensor: its number in the stage, and its place in the owner's list of owned tensors.
   struct Member: Hashable, Sendable {
+    var tensor: Int
     var ownedPosition: Int
     var packedOffset: Int
     var flatOffset: Int
@@ -32,44 +33,48 @@ struct Bucket: Hashable, Sendable {
   private(set) var runs: [Run] = []
   private(set) var elements = 0
 
-  init(index: Int, owner: Int) {
+  /// - Parameter tensors: the owner's tensors of this bucket, ascending.
+  init(index: Int, owner: Int, tensors: [(tensor: Int, ownedPosition: Int, span: TensorSpan)]) {
     self.index = index
     self.owner = owner
-  }
-
-  mutating func append(_ span: TensorSpan, ownedPosition: Int) {
-    members.append(
-      Member(ownedPosition: ownedPosition, packedOffset: elements, flatOffset: span.offset, count: span.count))
-    if let last = runs.last, last.flatOffset + last.count == span.offset {
-      runs[runs.count - 1].count += span.count
-    } else {
-      runs.append(Run(flatOffset: span.offset, packedOffset: elements, count: span.count))
+    for (tensor, ownedPosition, span) in tensors {
+      members.append(
+        Member(
+          tensor: tensor, ownedPosition: ownedPosition, packedOffset: elements, flatOffset: span.offset,
+          count: span.count))
+      if let last = runs.last, last.flatOffset + last.count == span.offset {
+        runs[runs.count - 1].count += span.count
+      } else {
+        runs.append(Run(flatOffset: span.offset, packedOffset: elements, count: span.count))
+      }
+      elements += span.count
     }
-    elements += span.count
   }
 
-  /// Every owner's buckets, in order of the tensor index.
+  /// Every owner's buckets, from the last tensor to the first: the order in which a backward pass finishes
+  /// gradients, so that the first buckets leave while it still runs.
   static func plan(spans: [TensorSpan], owners: [Int], replicas: Int, size: BucketSize) -> [[Bucket]] {
     let elementBytes = MemoryLayout<Float>.size
     var result: [[Bucket]] = []
     var next = 0
     for owner in 0..<replicas {
+      let owned = spans.indices.filter { owners[$0] == owner }
       var buckets: [Bucket] = []
-      var current: Bucket?
+      var current: [(tensor: Int, ownedPosition: Int, span: TensorSpan)] = []
+      var elements = 0
       func close() {
-        if let bucket = current { buckets.append(bucket) }
-        current = nil
+        if current.isEmpty { return }
+        buckets.append(Bucket(index: next, owner: owner, tensors: current.reversed()))
+        next += 1
+        current = []
+        elements = 0
       }
-      var ownedPosition = 0
-      for (tensor, span) in spans.enumerated() where owners[tensor] == owner {
-        if let bucket = current, (bucket.elements + span.count) * elementBytes > size.limitBytes { close() }
-        if current == nil {
-          current = Bucket(index: next, owner: owner)
-          next += 1
-        }
-        current?.append(span, ownedPosition: ownedPosition)
-        ownedPosition += 1
-        if let bucket = current, bucket.elements * elementBytes >= size.fullBytes { close() }
+      for (ownedPosition, tensor) in owned.enumerated().reversed() {
+        let span = spans[tensor]
+        if (elements + span.count) * elementBytes > size.limitBytes { close() }
+        current.append((tensor, ownedPosition, span))
+        elements += span.count
+        if elements * elementBytes >= size.fullBytes { close() }
       }
       close()
       result.append(buckets)
@@ -85,8 +90,11 @@ package struct BucketSize: Hashable, Sendable {
   /// ... and before it has more than this, so that sending, adding and receiving overlap; a larger tensor is
   /// a bucket of its own.
   package var limitBytes: Int
-  package init(fullBytes: Int = 4 << 20, limitBytes: Int = 16 << 20) {
+  /// What a replica may have sent of rounds that it has not summed itself: bounds what is on the way.
+  package var windowBytes: Int
+  package init(fullBytes: Int = 4 << 20, limitBytes: Int = 16 << 20, windowBytes: Int = 64 << 20) {
     self.fullBytes = fullBytes
     self.limitBytes = limitBytes
+    self.windowBytes = windowBytes
   }
 }

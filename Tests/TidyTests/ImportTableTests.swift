@@ -9,7 +9,8 @@ import Testing
     "Randomness": [],
     "KernelInterface": [],
     "Schedules": ["ClusterModel"],
-    "Wire": ["ClusterModel"],
+    "Tracing": ["ClusterModel"],
+    "Wire": ["ClusterModel", "Tracing"],
     "ControlPlane": ["ClusterModel", "Schedules", "Wire"],
     "Digests": ["CSystem"],
     "Kernels": ["KernelInterface", "CVector"],
@@ -23,10 +24,12 @@ import Testing
     "Transport": ["ClusterModel", "Wire", "CZeroMQ", "CSystem"],
     "Collectives": ["ClusterModel", "Compute"],
     "Configuration": ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData"],
-    "Coordinator": ["ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "CSystem"],
+    "Coordinator": [
+      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "Tracing", "CSystem",
+    ],
     "Worker": [
       "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute", "TransfusionModel",
-      "Optimizers", "TrainingData", "Configuration", "CSystem",
+      "Optimizers", "TrainingData", "Configuration", "Tracing", "CSystem",
     ],
   ]
   /// The owner of each C library: nobody else imports it.

@@ -1,0 +1,58 @@
+import ClusterModel
+import Compute
+import Foundation
+import Optimizers
+import TransfusionModel
+import Wire
+
+extension StageExecutor {
+  /// Applies the optimizer to what this worker owns and gathers the rest: the stage then holds state step + 1.
+  ///
+  /// Bucket by bucket: each leaves for the other replicas as soon as it is updated, and theirs are taken as they come.
+  func update(_ update: Update) throws -> Updated {
+    progress.enter("update", step: update.step)
+    guard let gradient = summed else { throw WorkerError.step(reason: "asked to update before the sums were complete") }
+    try timed(\.update, .update, step: update.step) {
+      let scale = ClipScale.scale(sumOfSquares: update.gradientSumOfSquares, limit: configuration.optimizer.clipNorm)
+      let isAlone = plan.replicaCount == 1
+      group.beginGather(step: update.step)
+      for (round, positions) in group.updateRounds.enumerated() {
+        for position in positions { apply(owned[position], gradient, step: update.step, scale: scale) }
+        if isAlone { continue }
+        try trace.measure(.gather, step: update.step) {
+          try group.sendUpdated(round: round, values: stage.values) { refresh($0) }
+        }
+      }
+      progress.enter("gather", step: update.step)
+      if !isAlone {
+        try trace.measure(.gather, step: update.step) {
+          try group.completeGather(values: stage.values) { refresh($0) }
+        }
+      }
+      try device.wait()
+    }
+    summed = nil
+    progress.enter("barrier", step: update.step)
+    return Updated(step: update.step, phases: phases, memoryBytes: UInt64(ProcessMemory.residentBytes))
+  }
+
+  private func apply(_ tensor: OwnedTensor, _ gradient: Tensor, step: Step, scale: Float) {
+    let parameter = stage.parameters[tensor.index]
+    let count = count(of: tensor)
+    device.adamW(
+      stage.values.slice(at: parameter.offset, shape: [count]),
+      gradient: gradient.slice(at: parameter.offset, shape: [count]),
+      firstMoment: firstMoments.slice(at: tensor.offset, shape: [count]),
+      secondMoment: secondMoments.slice(at: tensor.offset, shape: [count]),
+      computeCopy: stage.computeCopy(of: parameter),
+      configuration.adamW.step(
+        step, learningRate: configuration.learningRate.rate(step), gradientScale: scale,
+        decays: parameter.specification.decays))
+  }
+
+  /// Brings the compute-type copy of a tensor that another replica has updated up to date.
+  private func refresh(_ tensor: Int) {
+    let parameter = stage.parameters[tensor]
+    if let copy = stage.computeCopy(of: parameter) { device.copy(parameter.view(of: stage.values), to: copy) }
+  }
+}
