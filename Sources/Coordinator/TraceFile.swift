@@ -71,6 +71,9 @@ final class TraceFile {
         span.activity.name, process: process, row: span.activity.track.rawValue, from: start,
         to: start + span.duration, step: span.step, microbatch: span.microbatch)
     }
+    if let faults = report.pageFaults {
+      buffer += text.counter("page faults", process: process, at: now, value: faults)
+    }
   }
 
   /// A step from its first order to its record, and how long the journal took of it.

@@ -44,6 +44,13 @@ public struct TraceText: Sendable {
     )
   }
 
+  /// A number that changes with time, drawn as a curve of a process.
+  public mutating func counter(_ name: String, process: Int, at time: UInt64, value: UInt64) -> String {
+    event(
+      #"{"name":"\#(Self.escaped(name))","ph":"C","ts":\#(Self.microseconds(time)),"pid":\#(process),"args":{"value":\#(value)}}"#
+    )
+  }
+
   /// Ends the array.
   public mutating func end() -> String {
     let text = isEmpty ? "[]\n" : "\n]\n"

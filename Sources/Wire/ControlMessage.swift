@@ -322,9 +322,13 @@ public struct Traced: Hashable, Sendable {
   /// Spans that were recorded and are lost.
   public var dropped: UInt64
   public var clock: ClockAnswer?
-  public init(spans: [TraceSpan] = [], dropped: UInt64 = 0, clock: ClockAnswer? = nil) {
+  /// Pages that the system gave to the worker's process since its last report: about none in a steady step. Nil in
+  /// the answer to a question.
+  public var pageFaults: UInt64?
+  public init(spans: [TraceSpan] = [], dropped: UInt64 = 0, clock: ClockAnswer? = nil, pageFaults: UInt64? = nil) {
     self.spans = spans
     self.dropped = dropped
     self.clock = clock
+    self.pageFaults = pageFaults
   }
 }

@@ -8,6 +8,7 @@ extension Traced {
       let excess = max(0, spans.count - WireLimits.spans)
       $0.spans = spans.dropFirst(excess).map(\.proto)
       $0.dropped = min(dropped &+ UInt64(excess), WireLimits.count)
+      if let pageFaults { $0.pageFaults = pageFaults }
       if let clock {
         $0.clock = .with {
           $0.sentNanoseconds = clock.sentNanoseconds
@@ -28,7 +29,9 @@ extension Traced {
     }
     self.init(
       spans: try proto.spans.map { span throws(WireError) in try TraceSpan(span) },
-      dropped: try WireLimits.number(proto.dropped, "traced.dropped", atMost: WireLimits.count), clock: clock)
+      dropped: try WireLimits.number(proto.dropped, "traced.dropped", atMost: WireLimits.count), clock: clock,
+      pageFaults: proto.hasPageFaults
+        ? try WireLimits.number(proto.pageFaults, "traced.pageFaults", atMost: WireLimits.count) : nil)
   }
 }
 

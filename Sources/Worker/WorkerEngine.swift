@@ -42,6 +42,7 @@ final class WorkerEngine: @unchecked Sendable {
   private var device: CPUDevice?
   private var setup: Setup?
   private var executor: StageExecutor?
+  private var reportedPageFaults: UInt64 = 0
   private let writer: CheckpointWriter
   private let snapshots = SnapshotBuffers()
   private var thread: Thread?
@@ -139,7 +140,14 @@ final class WorkerEngine: @unchecked Sendable {
   }
 
   /// Hands what was recorded to the coordinator; after the report that others wait for.
-  private func postTrace() { if trace.isOn { post(.traced(Traced(trace.drain()))) } }
+  private func postTrace() {
+    guard trace.isOn else { return }
+    var report = Traced(trace.drain())
+    let faults = ProcessMemory.pageFaults
+    report.pageFaults = faults - reportedPageFaults
+    reportedPageFaults = faults
+    post(.traced(report))
+  }
 
   private func current() throws -> StageExecutor {
     guard let executor else { throw WorkerError.step(reason: "asked to compute before a place was prepared") }

@@ -1005,11 +1005,22 @@ nonisolated struct Transfusion_Wire_Traced: Sendable {
   /// Clears the value of `clock`. Subsequent reads from it will return its default value.
   mutating func clearClock() {self._clock = nil}
 
+  /// Of the worker's process since its last report; not set in answers to questions.
+  var pageFaults: UInt64 {
+    get {_pageFaults ?? 0}
+    set {_pageFaults = newValue}
+  }
+  /// Returns true if `pageFaults` has been explicitly set.
+  var hasPageFaults: Bool {self._pageFaults != nil}
+  /// Clears the value of `pageFaults`. Subsequent reads from it will return its default value.
+  mutating func clearPageFaults() {self._pageFaults = nil}
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
 
   fileprivate var _clock: Transfusion_Wire_ClockAnswer? = nil
+  fileprivate var _pageFaults: UInt64? = nil
 }
 
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
@@ -2582,7 +2593,7 @@ nonisolated extension Transfusion_Wire_TraceSpan: SwiftProtobuf.Message, SwiftPr
 
 nonisolated extension Transfusion_Wire_Traced: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Traced"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}spans\0\u{1}dropped\0\u{1}clock\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}spans\0\u{1}dropped\0\u{1}clock\0\u{3}page_faults\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2593,6 +2604,7 @@ nonisolated extension Transfusion_Wire_Traced: SwiftProtobuf.Message, SwiftProto
       case 1: try { try decoder.decodeRepeatedMessageField(value: &self.spans) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.dropped) }()
       case 3: try { try decoder.decodeSingularMessageField(value: &self._clock) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self._pageFaults) }()
       default: break
       }
     }
@@ -2612,6 +2624,9 @@ nonisolated extension Transfusion_Wire_Traced: SwiftProtobuf.Message, SwiftProto
     try { if let v = self._clock {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
     } }()
+    try { if let v = self._pageFaults {
+      try visitor.visitSingularUInt64Field(value: v, fieldNumber: 4)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2619,6 +2634,7 @@ nonisolated extension Transfusion_Wire_Traced: SwiftProtobuf.Message, SwiftProto
     if lhs.spans != rhs.spans {return false}
     if lhs.dropped != rhs.dropped {return false}
     if lhs._clock != rhs._clock {return false}
+    if lhs._pageFaults != rhs._pageFaults {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
