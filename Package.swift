@@ -26,8 +26,12 @@ let kernelTargets: [Target] =
         swiftSettings: [
           .unsafeFlags(["-Ounchecked", "-Xcc", "-march=skylake-avx512", "-Xcc", "-mprefer-vector-width=512"])
         ]),
+      .target(name: "CTiles"),
+      .target(
+        name: "KernelsAMX", dependencies: ["KernelInterface", "CTiles"],
+        swiftSettings: [.unsafeFlags(["-Ounchecked", "-Xcc", "-march=sapphirerapids"])]),
     ] : [])
-let kernelDependencies: [Target.Dependency] = ["Kernels"] + (isX86 ? ["KernelsAVX2", "KernelsAVX512"] : [])
+let kernelDependencies: [Target.Dependency] = ["Kernels"] + (isX86 ? ["KernelsAVX2", "KernelsAVX512", "KernelsAMX"] : [])
 
 let package = Package(
   name: "transfusion",

@@ -49,7 +49,7 @@ extension CPUDevice {
     let plan = AttentionPlan(tokens: operands.tokens, keyStart: operands.keyStart, keyEnd: operands.keyEnd)
     let (type, headSize) = (operands.type, operands.headSize)
     let scoreProducts = try AttentionProducts(plan, products) { queries, keys in
-      scoreShape(operands, queries, keys, bStride: operands.stride, aStride: operands.stride)
+      scoreShape(operands, queries, keys, aStride: operands.stride, bStride: operands.stride)
     }
     let valueProducts = try AttentionProducts(plan, products) { queries, keys in
       MatmulShape(
@@ -102,12 +102,12 @@ extension CPUDevice {
     }
   }
 
-  /// [queries, E] times [keys, E] transposed.
-  func scoreShape(_ operands: AttentionOperands, _ queries: Int, _ keys: Int, bStride: Int, aStride: Int)
+  /// [rows, E] times [columns, E] transposed.
+  func scoreShape(_ operands: AttentionOperands, _ rows: Int, _ columns: Int, aStride: Int, bStride: Int)
     -> MatmulShape
   {
     MatmulShape(
-      rows: queries, columns: keys, inner: operands.headSize, operandType: operands.type, resultType: .float32,
-      accumulate: false, aStride: aStride, bStride: bStride, cStride: keys, transposeA: false, transposeB: true)
+      rows: rows, columns: columns, inner: operands.headSize, operandType: operands.type, resultType: .float32,
+      accumulate: false, aStride: aStride, bStride: bStride, cStride: columns, transposeA: false, transposeB: true)
   }
 }

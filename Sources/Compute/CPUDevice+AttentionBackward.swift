@@ -34,7 +34,8 @@ extension CPUDevice {
     } catch { record(error) }
   }
 
-  /// The products of one backward tile, by operation.
+  /// The products of one backward tile, by operation. Scores and their gradients are kept by key, [keys, queries]: so
+  /// they are left operands as they lie for two of the three sums that use them.
   private struct BackwardProducts {
     var scores, probabilityGradients, valueGradients, keyGradients, queryGradients: AttentionProducts
   }
@@ -51,19 +52,19 @@ extension CPUDevice {
     }
     return BackwardProducts(
       scores: try AttentionProducts(plan, products) { queries, keys in
-        scoreShape(operands, queries, keys, bStride: operands.stride, aStride: operands.stride)
+        scoreShape(operands, keys, queries, aStride: operands.stride, bStride: operands.stride)
       },
       probabilityGradients: try AttentionProducts(plan, products) { queries, keys in
-        scoreShape(operands, queries, keys, bStride: operands.stride, aStride: operands.outputStride)
+        scoreShape(operands, keys, queries, aStride: operands.stride, bStride: operands.outputStride)
       },
       valueGradients: try AttentionProducts(plan, products) { queries, keys in
-        gradientShape(keys, queries, aStride: keys, bStride: operands.outputStride, transposed: true)
+        gradientShape(keys, queries, aStride: queries, bStride: operands.outputStride, transposed: false)
       },
       keyGradients: try AttentionProducts(plan, products) { queries, keys in
-        gradientShape(keys, queries, aStride: keys, bStride: operands.stride, transposed: true)
+        gradientShape(keys, queries, aStride: queries, bStride: operands.stride, transposed: false)
       },
       queryGradients: try AttentionProducts(plan, products) { queries, keys in
-        gradientShape(queries, keys, aStride: keys, bStride: operands.stride, transposed: false)
+        gradientShape(queries, keys, aStride: queries, bStride: operands.stride, transposed: true)
       })
   }
 
@@ -115,9 +116,9 @@ extension CPUDevice {
             let local = member * segment.count + rows.lowerBound - segment.lowerBound
             let queryRows = operands.qkv + operands.bytes(rows.lowerBound, operands.query(head))
             let upstreamRows = dOutput + operands.outputBytes(rows.lowerBound, head)
-            lane.multiply(multiply.scores.primitive(plan, tile, keyTile), queryRows, keyRows, memory + scoresAt)
+            lane.multiply(multiply.scores.primitive(plan, tile, keyTile), keyRows, queryRows, memory + scoresAt)
             lane.multiply(
-              multiply.probabilityGradients.primitive(plan, tile, keyTile), upstreamRows, valueRows,
+              multiply.probabilityGradients.primitive(plan, tile, keyTile), valueRows, upstreamRows,
               memory + upstreamAt)
             kernels.softmaxGradientTile(
               SoftmaxGradientTile(

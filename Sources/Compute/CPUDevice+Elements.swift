@@ -104,19 +104,18 @@ extension CPUDevice {
     }
   }
 
-  public func swiGLUBackward(_ dOutput: Tensor, gateUp: Tensor, into dGateUp: Tensor) {
+  public func swiGLUBackward(_ dOutput: Tensor, gateUp: Tensor, into dGateUp: Tensor, output: Tensor) {
     let (rows, width) = (dOutput.shape[0], dOutput.rowCount)
     precondition(
       gateUp.count == 2 * dOutput.count && dGateUp.count == gateUp.count && gateUp.type == dOutput.type
-        && dGateUp.type == gateUp.type,
+        && dGateUp.type == gateUp.type && output.count == dOutput.count && output.type == gateUp.type,
       "SwiGLU gradient: output \(dOutput.type) \(dOutput.shape), input \(gateUp.type) \(gateUp.shape)")
     let kernel = typed(gateUp.type).swiGLUBackward
-    let (gradient, input, result, size) = (
-      address(dOutput), address(gateUp), address(dGateUp), gateUp.type.sizeBytes
-    )
+    let (gradient, input, result) = (address(dOutput), address(gateUp), address(dGateUp))
+    let (again, size) = (address(output), gateUp.type.sizeBytes)
     forEachBlock(of: rows, size: blockRows(width)) { range in
       let start = range.lowerBound * width * size
-      kernel(gradient + start, input + 2 * start, result + 2 * start, range.count, width)
+      kernel(gradient + start, input + 2 * start, result + 2 * start, again + start, range.count, width)
     }
   }
 

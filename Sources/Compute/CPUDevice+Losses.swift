@@ -25,7 +25,7 @@ extension CPUDevice {
     var call = HeadLossCall(
       count: count, width: width, vocabulary: vocabulary, type: hidden.type, hidden: Bytes(address(hidden)),
       weight: Bytes(address(weight)), targets: ids, losses: floats(at: losses), scale: gradient?.scale ?? 0,
-      dHidden: gradient.map { floats(at: $0.dHidden) }, weightGradient: gradient.map { floats(at: $0.weightGradient) })
+      dHidden: gradient.map { floats(at: $0.dHidden) }, weightGradient: gradient.map { floats(at: $0.weightGradient) }, adds: gradient?.adds ?? false)
     if hidden.type == .bfloat16, !multipliesBFloat16 {
       var layout = ScratchLayout()
       let (hiddenAt, weightAt) = (layout.add(floats: hidden.count), layout.add(floats: weight.count))
@@ -50,6 +50,7 @@ extension CPUDevice {
     var scale: Float
     var dHidden: MutableFloats?
     var weightGradient: MutableFloats?
+    var adds: Bool
 
     /// rows x columns x inner of a product of this call: `a` and `c` are scratch or whole tensors, all dense.
     func product(
@@ -87,7 +88,7 @@ extension CPUDevice {
       for block in stride(from: 0, to: padded, by: Self.logitRows) {
         multiply(
           call.product(Self.logitRows, vocabulary, width, transposeB: true), memory + hiddenAt + block * width * size,
-          call.weight, memory + logitsAt)
+          call.weight, nil, memory + logitsAt)
         pool.parallelFor(Self.logitRows) { row, _ in
           let target = memory + logitGradientsAt + (block + row) * vocabulary * size
           if block + row >= real {
@@ -101,11 +102,12 @@ extension CPUDevice {
       }
       guard let dHidden = call.dHidden, let weightGradient = call.weightGradient else { continue }
       multiply(
-        call.product(padded, width, vocabulary), memory + logitGradientsAt, call.weight, memory + dHiddenAt)
+        call.product(padded, width, vocabulary), memory + logitGradientsAt, call.weight, nil, memory + dHiddenAt)
       memcpy(dHidden + first * width, memory + dHiddenAt, real * width * 4)
       multiply(
-        call.product(vocabulary, width, padded, accumulate: true, transposeA: true), memory + logitGradientsAt,
-        memory + hiddenAt, MutableBytes(weightGradient))
+        call.product(vocabulary, width, padded, accumulate: call.adds || first > 0, transposeA: true),
+        memory + logitGradientsAt, memory + hiddenAt, call.adds || first > 0 ? Floats(weightGradient) : nil,
+        MutableBytes(weightGradient))
     }
   }
 

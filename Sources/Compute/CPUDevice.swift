@@ -24,6 +24,10 @@ public final class CPUDevice: Device {
   /// For bfloat16 operands widened on processors whose oneDNN cannot multiply them.
   let widened: ScratchMemory
   let multipliesBFloat16: Bool
+  /// Products of bfloat16 operands, where the processor has tile registers; oneDNN makes them elsewhere.
+  let tiles: TileKernels?
+  /// The operand of a product that all threads read, packed for the tiles.
+  let packed: ScratchMemory
   private var fault: DeviceError?
 
   /// - Parameters:
@@ -49,13 +53,17 @@ public final class CPUDevice: Device {
     var lanes: [Lane] = []
     for index in 0..<pool.threads { lanes.append(try Lane(index: index, budget: budget)) }
     self.lanes = lanes
-    products = MatmulCache(lanes: pool.threads)
+    tiles = Processor.tileKernels(chosen)
+    products = MatmulCache(lanes: pool.threads, tiles: tiles)
+    packed = ScratchMemory(budget: budget)
     scratch = ScratchMemory(budget: budget)
     widened = ScratchMemory(budget: budget)
     multipliesBFloat16 = onednn_supports_bfloat16() != 0
     let library = String(cString: onednn_instruction_set_name())
     let version = String(cString: onednn_version_text())
-    fingerprint = "cpu/\(Processor.architecture)/\(chosen.rawValue)+\(library)/onednn-\(version)"
+    // oneDNN's name stays where only float32 is its own: it says how that was computed.
+    let products = tiles == nil ? library : "\(library)+tiles"
+    fingerprint = "cpu/\(Processor.architecture)/\(chosen.rawValue)+\(products)/onednn-\(version)"
   }
 
   /// Bytes held by tensors and scratch memory now.

@@ -32,11 +32,11 @@ public protocol Device: AnyObject {
   func add(_ source: Tensor, to destination: Tensor)
 
   // MARK: Linear algebra
-  /// c[M,N] = op(a) op(b), or c += when accumulating. op transposes where asked. a and b have one compute type;
-  /// c is float32 or bfloat16 (accumulating: float32).
+  /// c[M,N] = op(a) op(b), or base + op(a) op(b). op transposes where asked. a and b have one compute type; c is
+  /// float32 or bfloat16. `base` is a float32 [M,N] and may be c; with it c is float32.
   func matmul(
-    _ a: Tensor, transposed transposeA: Bool, _ b: Tensor, transposed transposeB: Bool, into c: Tensor, accumulate: Bool
-  )
+    _ a: Tensor, transposed transposeA: Bool, _ b: Tensor, transposed transposeB: Bool, adding base: Tensor?,
+    into c: Tensor)
   /// rows[M,N] += bias[N]; bias float32, rows float32 or bfloat16.
   func addBias(_ bias: Tensor, to rows: Tensor)
   /// gradient[N] (float32) += sum over rows of rows[M,N].
@@ -72,8 +72,9 @@ public protocol Device: AnyObject {
     keyEnd: Tensor, into dqkv: Tensor)
   /// output[T,F] = silu(gate) * up of packed rows gateUp[T,2F] = [gate | up].
   func swiGLU(_ gateUp: Tensor, into output: Tensor)
-  /// dGateUp[T,2F] overwritten; may be the same tensor as gateUp.
-  func swiGLUBackward(_ dOutput: Tensor, gateUp: Tensor, into dGateUp: Tensor)
+  /// dGateUp[T,2F] overwritten; may be the same tensor as gateUp. output[T,F] gets swiGLU's result again, so that a
+  /// backward pass need not keep it; may be the same tensor as dOutput.
+  func swiGLUBackward(_ dOutput: Tensor, gateUp: Tensor, into dGateUp: Tensor, output: Tensor)
   func silu(_ x: Tensor, into y: Tensor)
   func siluBackward(_ dy: Tensor, x: Tensor, into dx: Tensor)
 
@@ -88,7 +89,7 @@ public protocol Device: AnyObject {
   // MARK: Losses
   /// Head and cross-entropy in one, in chunks of rows, never all logits at once.
   /// hidden[M,D] and weight[V,D] have one compute type; targets int32 [M]; losses float32 [M] gets -log p(target).
-  /// With `gradient`: dHidden[M,D] (float32) and weightGradient[V,D] (float32, +=) of scale * sum(losses).
+  /// With `gradient`: dHidden[M,D] (float32) and weightGradient[V,D] (float32, = or +=) of scale * sum(losses).
   func headLoss(_ hidden: Tensor, weight: Tensor, targets: Tensor, losses: Tensor, gradient: HeadGradient?)
   /// losses[I] = mean over the image's P*K elements of (prediction - target)^2; all float32.
   /// With `gradient` [I*P,K] (float32): of scale * sum(losses).
@@ -107,10 +108,13 @@ public struct HeadGradient {
   public var scale: Float
   public var dHidden: Tensor
   public var weightGradient: Tensor
-  public init(scale: Float, dHidden: Tensor, weightGradient: Tensor) {
+  /// Whether the weight's gradient is added to what is there.
+  public var adds: Bool
+  public init(scale: Float, dHidden: Tensor, weightGradient: Tensor, adds: Bool = true) {
     self.scale = scale
     self.dHidden = dHidden
     self.weightGradient = weightGradient
+    self.adds = adds
   }
 }
 

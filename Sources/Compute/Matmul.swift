@@ -1,4 +1,5 @@
 import COneDNN
+import KernelInterface
 
 /// Strides and types of one matrix product; equal shapes share one compiled primitive.
 struct MatmulShape: Hashable {
@@ -16,11 +17,14 @@ struct MatmulShape: Hashable {
   var transposeB: Bool
 }
 
-/// One compiled matrix product, or none where a dimension is zero.
+/// One matrix product of a fixed shape: compiled by oneDNN, or done on tile registers.
 final class MatmulPrimitive {
+  enum Body {
+    case library(OpaquePointer, scratchBytes: Int)
+    case tiles(TileKernels)
+  }
   let shape: MatmulShape
-  fileprivate let handle: OpaquePointer
-  let scratchBytes: Int
+  fileprivate let body: Body
 
   fileprivate init(_ shape: MatmulShape, lanes: Int) throws(DeviceError) {
     self.shape = shape
@@ -41,20 +45,31 @@ final class MatmulPrimitive {
     guard code == 0, let handle else {
       throw .library(operation: "oneDNN matrix product of \(shape)", code: code)
     }
-    self.handle = handle
-    scratchBytes = onednn_matmul_scratch_bytes(handle)
+    body = .library(handle, scratchBytes: onednn_matmul_scratch_bytes(handle))
   }
 
-  deinit { onednn_matmul_destroy(handle) }
+  fileprivate init(_ shape: MatmulShape, tiles: TileKernels) {
+    self.shape = shape
+    body = .tiles(tiles)
+  }
+
+  deinit { if case .library(let handle, _) = body { onednn_matmul_destroy(handle) } }
 
   /// The library's name for the code it chose, for example "brg:avx512_core_amx_bf16".
-  var implementation: String { String(cString: onednn_matmul_implementation(handle)) }
+  var implementation: String {
+    switch body {
+    case .library(let handle, _): String(cString: onednn_matmul_implementation(handle))
+    case .tiles: "tiles"
+    }
+  }
 }
 
 /// What one thread of the pool has for itself: a oneDNN stream and scratch memory.
 final class Lane {
   private let handle: OpaquePointer
-  private let libraryScratch: ScratchMemory
+  /// Of a matrix product: oneDNN's scratchpad, or packed operands.
+  let productScratch: ScratchMemory
+  /// Of the operation that makes products.
   let scratch: ScratchMemory
   /// The first failure since it was last looked at.
   var failure: DeviceError?
@@ -64,7 +79,7 @@ final class Lane {
     let code = onednn_lane_create(Int32(index), &handle)
     guard code == 0, let handle else { throw .library(operation: "oneDNN stream", code: code) }
     self.handle = handle
-    libraryScratch = ScratchMemory(budget: budget)
+    productScratch = ScratchMemory(budget: budget)
     scratch = ScratchMemory(budget: budget)
   }
 
@@ -73,10 +88,47 @@ final class Lane {
   func multiply(
     _ primitive: MatmulPrimitive, _ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ c: UnsafeMutableRawPointer
   ) {
-    let code = onednn_matmul_execute(
-      primitive.handle, handle, a, b, c, libraryScratch.reserve(primitive.scratchBytes))
-    if code != 0, failure == nil {
-      failure = .library(operation: "oneDNN matrix product of \(primitive.shape)", code: code)
+    switch primitive.body {
+    case .library(let product, let scratchBytes):
+      let code = onednn_matmul_execute(product, handle, a, b, c, productScratch.reserve(scratchBytes))
+      if code != 0, failure == nil {
+        failure = .library(operation: "oneDNN matrix product of \(primitive.shape)", code: code)
+      }
+    case .tiles(let tiles): multiply(primitive.shape, tiles, a, b, c)
+    }
+  }
+
+  /// A product small enough for the second-level cache, on tile registers.
+  private func multiply(_ shape: MatmulShape, _ tiles: TileKernels, _ a: Bytes, _ b: Bytes, _ c: MutableBytes) {
+    let extent = TileKernels.extent
+    let inPlace = !shape.transposeA && shape.rows % extent == 0 && shape.inner % extent == 0
+    let leftBytes = inPlace ? 0 : TileKernels.packedBytes(lines: shape.rows, inner: shape.inner)
+    let packed = productScratch.reserve(
+      leftBytes + TileKernels.packedBytes(lines: shape.columns, inner: shape.inner))
+    if !inPlace { tiles.pack(shape.packing(.left, a, into: packed)) }
+    tiles.pack(shape.packing(.right, b, into: packed + leftBytes))
+    tiles.multiply(
+      TileProduct(
+        left: inPlace ? a : Bytes(packed), leftStride: inPlace ? shape.aStride : nil, right: packed + leftBytes,
+        rows: shape.rows, columns: shape.columns, inner: shape.inner, c: c,
+        cIsBFloat16: shape.resultType == .bfloat16, cStride: shape.cStride,
+        initial: shape.accumulate ? Floats(c.assumingMemoryBound(to: Float.self)) : nil,
+        initialStride: shape.cStride, outer: .left))
+  }
+}
+
+extension MatmulShape {
+  /// The packing of an operand; `source` is its first element.
+  func packing(_ side: TileSide, _ source: Bytes, into packed: MutableBytes) -> TilePacking {
+    switch side {
+    case .left:
+      TilePacking(
+        side: .left, source: source, stride: aStride, innerIsContiguous: !transposeA, lines: rows, inner: inner,
+        packed: packed, stripBytes: TileKernels.stripBytes(inner: inner))
+    case .right:
+      TilePacking(
+        side: .right, source: source, stride: bStride, innerIsContiguous: transposeB, lines: columns, inner: inner,
+        packed: packed, stripBytes: TileKernels.stripBytes(inner: inner))
     }
   }
 }
@@ -111,14 +163,24 @@ struct TileCut: Hashable {
 /// Compiled products by shape. Used by the owner of the device alone; primitives are then run by any lane.
 final class MatmulCache {
   private let lanes: Int
+  private let tiles: TileKernels?
   private var primitives: [MatmulShape: MatmulPrimitive] = [:]
   private var plans: [MatmulShape: MatmulPlan] = [:]
 
-  init(lanes: Int) { self.lanes = lanes }
+  /// With `tiles`, products of bfloat16 operands are theirs.
+  init(lanes: Int, tiles: TileKernels?) {
+    self.lanes = lanes
+    self.tiles = tiles
+  }
 
   func primitive(_ shape: MatmulShape) throws(DeviceError) -> MatmulPrimitive {
     if let known = primitives[shape] { return known }
-    let made = try MatmulPrimitive(shape, lanes: lanes)
+    let made: MatmulPrimitive
+    if let tiles, shape.operandType == .bfloat16 {
+      made = MatmulPrimitive(shape, tiles: tiles)
+    } else {
+      made = try MatmulPrimitive(shape, lanes: lanes)
+    }
     primitives[shape] = made
     return made
   }

@@ -5,6 +5,7 @@ import Kernels
 #if arch(x86_64)
   import KernelsAVX2
   import KernelsAVX512
+  import KernelsAMX
 #endif
 
 /// Picks the build of the kernels for this processor.
@@ -37,6 +38,15 @@ enum Processor {
       throw .unsupportedProcessor(
         needs: "the kernels for \(chosen.rawValue) do not run on this processor; use \(best.rawValue)")
     }
+  }
+
+  /// Products on tile registers, where the processor has them and `chosen` is its best set.
+  static func tileKernels(_ chosen: InstructionSet) -> TileKernels? {
+    #if arch(x86_64)
+      chosen == .avx512 && processor_has_amx_bf16() ? KernelsAMX.tileKernels : nil
+    #else
+      nil
+    #endif
   }
 
   static var architecture: String {

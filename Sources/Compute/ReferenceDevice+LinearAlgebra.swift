@@ -2,7 +2,8 @@
 
 extension ReferenceDevice {
   public func matmul(
-    _ a: Tensor, transposed transposeA: Bool, _ b: Tensor, transposed transposeB: Bool, into c: Tensor, accumulate: Bool
+    _ a: Tensor, transposed transposeA: Bool, _ b: Tensor, transposed transposeB: Bool, adding base: Tensor?,
+    into c: Tensor
   ) {
     let (rows, columns) = (c.shape[0], c.rowCount)
     let inner = transposeA ? a.shape[0] : a.rowCount
@@ -10,7 +11,8 @@ extension ReferenceDevice {
     precondition((transposeB ? b.shape[0] : b.rowCount) == columns, "matmul: columns of b and c differ")
     precondition((transposeB ? b.rowCount : b.shape[0]) == inner, "matmul: inner dimensions differ")
     precondition(a.type == b.type, "matmul: operands of two types")
-    precondition(!accumulate || c.type == .float32, "matmul: accumulates in float32 only")
+    precondition(base == nil || c.type == .float32, "matmul: adds in float32 only")
+    precondition(base.map { $0.count == c.count && $0.type == .float32 } ?? true, "matmul: base and c differ")
     enqueue([c]) {
       let (a, b, c) = (a.floats, b.floats, c.floats)
       for i in 0..<rows {
@@ -19,7 +21,7 @@ extension ReferenceDevice {
           let sum = dot(
             transposeA ? a + i : a + i * inner, stride: transposeA ? rows : 1,
             transposeB ? b + j * inner : b + j, stride: transposeB ? 1 : columns, count: inner)
-          c[i * columns + j] = accumulate ? c[i * columns + j] + sum : sum
+          c[i * columns + j] = (base?.floats[i * columns + j] ?? 0) + sum
         }
       }
     }

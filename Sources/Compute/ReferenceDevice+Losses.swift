@@ -12,6 +12,9 @@ extension ReferenceDevice {
     }
     enqueue([losses] + (gradient.map { [$0.dHidden, $0.weightGradient] } ?? [])) {
       let (h, w) = (hidden.floats, weight.floats)
+      if let gradient, !gradient.adds {
+        for i in 0..<gradient.weightGradient.count { gradient.weightGradient.floats[i] = 0 }
+      }
       var logits = [Double](repeating: 0, count: v)
       for m in 0..<rows {
         let target = Int(targets.integers[m])

@@ -79,15 +79,17 @@ extension ReferenceDevice {
     }
   }
 
-  public func swiGLUBackward(_ dOutput: Tensor, gateUp: Tensor, into dGateUp: Tensor) {
+  public func swiGLUBackward(_ dOutput: Tensor, gateUp: Tensor, into dGateUp: Tensor, output: Tensor) {
     let (rows, f) = (dOutput.shape[0], dOutput.rowCount)
     precondition(gateUp.rowCount == 2 * f && gateUp.shape[0] == rows && dGateUp.count == gateUp.count)
-    enqueue([dGateUp]) {
+    precondition(output.count == dOutput.count, "swiGLUBackward: outputs differ")
+    enqueue([dGateUp, output]) {
       for t in 0..<rows {
         for i in 0..<f {
           let gate = gateUp.floats[t * 2 * f + i]
           let up = gateUp.floats[t * 2 * f + f + i]
           let d = dOutput.floats[t * f + i]
+          output.floats[t * f + i] = gate * logistic(gate) * up
           dGateUp.floats[t * 2 * f + i] = d * up * siluDerivative(gate)
           dGateUp.floats[t * 2 * f + f + i] = d * gate * logistic(gate)
         }

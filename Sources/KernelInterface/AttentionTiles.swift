@@ -56,20 +56,20 @@ public struct SoftmaxTile {
 }
 
 /// Probabilities recomputed from the scores and log-sum-exp, and the gradient of the unscaled scores:
-/// P * (dP - delta) / sqrt(head size).
+/// P * (dP - delta) / sqrt(head size). All matrices are by key.
 public struct SoftmaxGradientTile {
   public var intervals: KeyIntervals
   /// 1 / sqrt(head size)
   public var scale: Float
-  /// [queries, keys]
+  /// [keys, queries]
   public var scores: Floats
-  /// [queries, keys]
+  /// [keys, queries]
   public var probabilityGradients: Floats
   /// Natural logarithm of the sum of exponentials of the scaled scores, one per query.
   public var logSumExp: Floats
   /// Dot product of output and its gradient, one per query.
   public var delta: Floats
-  /// [queries, keys] of the compute type, both overwritten.
+  /// [keys, queries] of the compute type, both overwritten.
   public var probabilities: MutableBytes
   public var scoreGradients: MutableBytes
   public init(

@@ -45,8 +45,8 @@ public struct TypedKernels: Sendable {
   public var rotate: @Sendable (MutableBytes, Int, Int, Int, Int, Floats, Floats, Bool) -> Void
   /// (gate and up, output, row count, width)
   public var swiGLU: @Sendable (Bytes, MutableBytes, Int, Int) -> Void
-  /// (output gradient, gate and up, their gradient, row count, width)
-  public var swiGLUBackward: @Sendable (Bytes, Bytes, MutableBytes, Int, Int) -> Void
+  /// (output gradient, gate and up, their gradient, output, row count, width)
+  public var swiGLUBackward: @Sendable (Bytes, Bytes, MutableBytes, MutableBytes, Int, Int) -> Void
   /// (x, y, count)
   public var silu: @Sendable (Bytes, MutableBytes, Int) -> Void
   /// (dy, x, dx, count)
@@ -71,7 +71,7 @@ public struct TypedKernels: Sendable {
       @escaping @Sendable (Bytes, Floats, Floats, Floats, MutableFloats, MutableFloats, Int, Int) -> Void,
     rotate: @escaping @Sendable (MutableBytes, Int, Int, Int, Int, Floats, Floats, Bool) -> Void,
     swiGLU: @escaping @Sendable (Bytes, MutableBytes, Int, Int) -> Void,
-    swiGLUBackward: @escaping @Sendable (Bytes, Bytes, MutableBytes, Int, Int) -> Void,
+    swiGLUBackward: @escaping @Sendable (Bytes, Bytes, MutableBytes, MutableBytes, Int, Int) -> Void,
     silu: @escaping @Sendable (Bytes, MutableBytes, Int) -> Void,
     siluBackward: @escaping @Sendable (Bytes, Bytes, MutableBytes, Int) -> Void,
     softmaxTile: @escaping @Sendable (SoftmaxTile) -> Void,

@@ -1,3 +1,4 @@
+import CVector
 import KernelInterface
 
 /// Keys of one query inside a tile, as columns of the tile.
@@ -95,38 +96,40 @@ func softmaxFinishKernel<E: ComputeElement>(
   }
 }
 
+/// By key: a vector holds sixteen queries.
 @inline(__always)
 func softmaxGradientTileKernel<E: ComputeElement>(_: E.Type, _ tile: SoftmaxGradientTile) {
-  let keys = tile.intervals.keys
-  for query in 0..<tile.intervals.queries {
-    let probabilities = tile.probabilities + query * keys * E.sizeBytes
-    let gradients = tile.scoreGradients + query * keys * E.sizeBytes
-    let seen = columns(tile.intervals, query)
-    let touched = wholeVectors(seen, keys)
-    clearOutside(E.self, probabilities, touched, keys)
-    clearOutside(E.self, gradients, touched, keys)
-    if seen.isEmpty { continue }
-
-    let scores = tile.scores + query * keys + touched.lowerBound
-    let upstream = tile.probabilityGradients + query * keys + touched.lowerBound
-    let outputs = probabilities + touched.lowerBound * E.sizeBytes
-    let results = gradients + touched.lowerBound * E.sizeBytes
-    let factor = splat(tile.scale * log2OfE)
-    let offset = splat(-tile.logSumExp[query] * log2OfE)
-    let delta = tile.delta[query]
-    forEachVector(touched.count) { start, lanes in
-      let probability = exponential2(offset.addingProduct(Float.load(scores, start, lanes), factor))
-      let gradient = probability * (Float.load(upstream, start, lanes) - delta) * tile.scale
-      E.store(probability, outputs, start, lanes)
-      E.store(gradient, results, start, lanes)
-    }
-    for key in touched.lowerBound..<seen.lowerBound {
-      E.store(one: 0, probabilities + key * E.sizeBytes)
-      E.store(one: 0, gradients + key * E.sizeBytes)
-    }
-    for key in seen.upperBound..<touched.upperBound {
-      E.store(one: 0, probabilities + key * E.sizeBytes)
-      E.store(one: 0, gradients + key * E.sizeBytes)
+  let queries = tile.intervals.queries
+  let factor = splat(tile.scale * log2OfE)
+  for row in 0..<tile.intervals.keys {
+    let key = Int32(tile.intervals.firstKey + row)
+    let scores = tile.scores + row * queries
+    let upstream = tile.probabilityGradients + row * queries
+    let probabilities = tile.probabilities + row * queries * E.sizeBytes
+    let gradients = tile.scoreGradients + row * queries * E.sizeBytes
+    forEachVector(queries) { start, lanes in
+      let lower = integers(tile.intervals.keyStart, start, lanes)
+      let upper = integers(tile.intervals.keyEnd, start, lanes)
+      if vector_any_within(lower, upper, key) == 0 {
+        E.store(.zero, probabilities, start, lanes)
+        E.store(.zero, gradients, start, lanes)
+        return
+      }
+      let offset = Float.load(tile.logSumExp, start, lanes) * -log2OfE
+      let score = Float.load(scores, start, lanes)
+      let seen = vector_where_within(lower, upper, key, exponential2(offset.addingProduct(score, factor)))
+      let difference = Float.load(upstream, start, lanes) - Float.load(tile.delta, start, lanes)
+      E.store(seen, probabilities, start, lanes)
+      E.store(seen * difference * tile.scale, gradients, start, lanes)
     }
   }
+}
+
+/// Elements `index ..< index + lanes`; the other lanes are zero.
+@inline(__always)
+private func integers(_ base: UnsafePointer<Int32>, _ index: Int, _ lanes: Int) -> SIMD16<Int32> {
+  if lanes == width { return UnsafeRawPointer(base + index).loadUnaligned(as: SIMD16<Int32>.self) }
+  var value = SIMD16<Int32>.zero
+  for lane in 0..<lanes { value[lane] = base[index + lane] }
+  return value
 }

@@ -88,10 +88,11 @@ func swiGLUKernel<E: ComputeElement>(
   }
 }
 
-/// Reads each element before it writes it: the result may replace the input.
+/// Reads each element before it writes it: results may replace the inputs.
 @inline(__always)
 func swiGLUBackwardKernel<E: ComputeElement>(
-  _: E.Type, _ dOutput: Bytes, _ gateUp: Bytes, _ dGateUp: MutableBytes, _ rowCount: Int, _ columns: Int
+  _: E.Type, _ dOutput: Bytes, _ gateUp: Bytes, _ dGateUp: MutableBytes, _ output: MutableBytes, _ rowCount: Int,
+  _ columns: Int
 ) {
   for row in 0..<rowCount {
     let gates = gateUp + row * 2 * columns * E.sizeBytes
@@ -99,11 +100,13 @@ func swiGLUBackwardKernel<E: ComputeElement>(
     let gradients = dOutput + row * columns * E.sizeBytes
     let dGates = dGateUp + row * 2 * columns * E.sizeBytes
     let dUps = dGates + columns * E.sizeBytes
+    let outputs = output + row * columns * E.sizeBytes
     forEachVector(columns) { start, lanes in
       let gate = E.load(gates, start, lanes)
       let up = E.load(ups, start, lanes)
       let gradient = E.load(gradients, start, lanes)
       let probability = sigmoid(gate)
+      E.store(gate * probability * up, outputs, start, lanes)
       E.store(gradient * up * siluSlope(gate, probability), dGates, start, lanes)
       E.store(gradient * gate * probability, dUps, start, lanes)
     }

@@ -22,7 +22,7 @@ private func typedKernels<E: ComputeElement & Sendable>(_: E.Type) -> TypedKerne
     rmsNormBackward: { rmsNormBackwardKernel(E.self, $0, $1, $2, $3, $4, $5, $6, $7) },
     rotate: { rotateKernel(E.self, $0, $1, $2, $3, $4, $5, $6, $7) },
     swiGLU: { swiGLUKernel(E.self, $0, $1, $2, $3) },
-    swiGLUBackward: { swiGLUBackwardKernel(E.self, $0, $1, $2, $3, $4) },
+    swiGLUBackward: { swiGLUBackwardKernel(E.self, $0, $1, $2, $3, $4, $5) },
     silu: { siluKernel(E.self, $0, $1, $2) },
     siluBackward: { siluBackwardKernel(E.self, $0, $1, $2, $3) },
     softmaxTile: { softmaxTileKernel(E.self, $0) },

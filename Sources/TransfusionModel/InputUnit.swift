@@ -43,9 +43,10 @@ struct InputUnit {
   }
 
   /// Adds the weights' gradients from dx[T, D]. The codec's operands are made again: they are small.
-  func backward(_ dx: Tensor, _ slot: Slot, gradient: Tensor, _ c: StageContext) {
+  func backward(_ dx: Tensor, _ slot: Slot, gradient: StageGradient, _ c: StageContext) {
+    gradient.clear(embedding, patchInBias, timeInBias, timeOutBias, in: c)
     c.device.embedBackward(slot.tokens.prefix(slot.positions), dx, addingTo: embedding.gradient(in: gradient))
-    guard slot.images > 0 else { return }
+    guard slot.images > 0 else { return gradient.clear(patchIn, timeIn, timeOut, in: c) }
     let w = Views(slot, c)
     makeOperands(w, slot, c)
 

@@ -34,10 +34,13 @@ struct OutputUnit {
   /// Losses, dx[T, D] and the weights' gradients, after `forward`. The loss is (sum of token losses) /
   /// targets + lambda (sum of image losses) / images, with the counts of the whole step.
   func backward(
-    _ slot: Slot, into dx: Tensor, gradient: Tensor, denominators: Denominators, _ c: StageContext
+    _ slot: Slot, into dx: Tensor, gradient: StageGradient, denominators: Denominators, _ c: StageContext
   ) {
     let w = Views(slot, c)
     c.device.fill(dx, with: 0)
+    gradient.clear(norm, patchOutBias, in: c)
+    if slot.targets == 0 { gradient.clear(head, in: c) }
+    if slot.images == 0 { gradient.clear(patchOut, in: c) }
     guard w.rows > 0 else { return }
 
     if slot.targets > 0 {
@@ -48,7 +51,7 @@ struct OutputUnit {
         w.tokenNormed, weight: head.operand, targets: w.targets, losses: w.tokenLosses,
         gradient: HeadGradient(
           scale: Float(1 / Double(denominators.targetTokens)), dHidden: dHidden,
-          weightGradient: head.gradient(in: gradient)))
+          weightGradient: head.gradient(in: gradient), adds: gradient.adds))
       _ = c.operand(dHidden, in: w.tokenDNormed)  // [M, D]
     }
     if slot.images > 0 {

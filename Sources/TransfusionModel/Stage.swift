@@ -133,22 +133,40 @@ public final class Stage {
     }
   }
 
+  /// As the call below, for those who wait for the whole gradient.
+  public func backward(slot: Int, gradient: Tensor, denominators: Denominators, accumulate: Bool = true) {
+    backward(slot: slot, gradient: gradient, denominators: denominators, accumulate: accumulate) { _ in }
+  }
+
   /// After `forward`, once: adds the microbatch's gradients to `gradient` (laid out as `values`), and leaves
   /// that of the stage's input in `inputGradient`. The last stage starts from the losses, which it computes;
   /// others from `outputGradient`.
-  public func backward(slot index: Int, gradient: Tensor, denominators: Denominators) {
+  /// - Parameters:
+  ///   - accumulate: false puts the gradients in the place of whatever `gradient` holds.
+  ///   - finished: called with ranges of indices in `parameters` whose gradients this pass will not touch again:
+  ///     all of them, the last units' first.
+  public func backward(
+    slot index: Int, gradient flat: Tensor, denominators: Denominators, accumulate: Bool,
+    finished: (Range<Int>) throws -> Void
+  ) rethrows {
+    let gradient = StageGradient(flat: flat, adds: accumulate)
     let slot = slots[index]
     let d = slot.gradient.prefix(slot.positions)
     if let output {
       output.forward(hidden(slot, layers.count), slot, context)
       output.backward(slot, into: d, gradient: gradient, denominators: denominators, context)
+      try finished(layout.parameters(ofUnit: units.upperBound - 1))
     }
     for (i, layer) in layers.enumerated().reversed() {
       let (x, kept) = (hidden(slot, i), activations(slot, i))
       if extent.recompute { layer.fillActivations(kept, from: x, keys: keys(slot), context) }
       layer.backward(d, x: x, kept: kept, keys: keys(slot), gradient: gradient, context)
+      try finished(layout.parameters(ofUnit: extent.layers.lowerBound + i + 1))
     }
-    input?.backward(d, slot, gradient: gradient, context)
+    if let input {
+      input.backward(d, slot, gradient: gradient, context)
+      try finished(layout.parameters(ofUnit: 0))
+    }
   }
 
   /// `forward`, then on the last stage the losses, without any gradient.

@@ -139,7 +139,7 @@ final class Slot {
 struct Workspace {
   // Layers; compute type. `narrow` is only needed where float32 must be converted for a GEMM.
   let normed, narrow, dNarrow: Tensor  // [T, D]
-  let swiGLU, dSwiGLU: Tensor  // [T, F]
+  let swiGLU: Tensor  // [T, F]; in the backward pass first its gradient
   let dQueryKeyValue: Tensor  // [T, (H+2G)E]
   /// One layer's activations, made again by the backward pass.
   let recomputed: LayerActivations?
@@ -177,7 +177,6 @@ struct Workspace {
     narrow = try allocate(type, type == .float32 ? 0 : layerRows, d)
     dNarrow = try allocate(type, layerRows, d)
     swiGLU = try allocate(type, layerRows, model.feedForwardWidth)
-    dSwiGLU = try allocate(type, layerRows, model.feedForwardWidth)
     dQueryKeyValue = try allocate(type, layerRows, extent.packedWidth)
     recomputed = extent.recompute && !extent.layers.isEmpty ? try LayerActivations(extent, allocate) : nil
 

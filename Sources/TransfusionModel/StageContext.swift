@@ -16,17 +16,18 @@ struct StageContext {
     return operand
   }
 
-  /// y = x W^T: [N, in] by a weight of [out, in] to [N, out].
-  func linear(_ x: Tensor, _ weight: Weight, into y: Tensor, accumulate: Bool = false) {
-    device.matmul(x, transposed: false, weight.operand, transposed: true, into: y, accumulate: accumulate)
+  /// y = x W^T, or base + x W^T: [N, in] by a weight of [out, in] to [N, out].
+  func linear(_ x: Tensor, _ weight: Weight, adding base: Tensor? = nil, into y: Tensor) {
+    device.matmul(x, transposed: false, weight.operand, transposed: true, adding: base, into: y)
   }
   /// dx = dy W.
   func linearBackward(_ dy: Tensor, _ weight: Weight, into dx: Tensor) {
-    device.matmul(dy, transposed: false, weight.operand, transposed: false, into: dx, accumulate: false)
+    device.matmul(dy, transposed: false, weight.operand, transposed: false, adding: nil, into: dx)
   }
-  /// dW += dy^T x.
-  func weightGradient(_ dy: Tensor, _ x: Tensor, _ weight: Weight, in gradient: Tensor) {
-    device.matmul(dy, transposed: true, x, transposed: false, into: weight.gradient(in: gradient), accumulate: true)
+  /// dW = dy^T x, or dW += dy^T x.
+  func weightGradient(_ dy: Tensor, _ x: Tensor, _ weight: Weight, in gradient: StageGradient) {
+    let dW = weight.gradient(in: gradient)
+    device.matmul(dy, transposed: true, x, transposed: false, adding: gradient.adds ? dW : nil, into: dW)
   }
   func norm(_ x: Tensor, _ weight: Weight, into y: Tensor, inverse: Tensor) {
     device.rmsNorm(x, weight: weight.value, epsilon: model.normEpsilon, into: y, inverse: inverse)

@@ -20,6 +20,9 @@ public struct StageParameter: Hashable, Sendable {
 /// continues the one before it follows without a gap. The elements between tensors are zero and stay so.
 struct StageLayout {
   let parameters: [StageParameter]
+  /// The stage's units, and of each the index after its last parameter.
+  private let units: Range<Int>
+  private var unitEnds: [Int] = []
   let count: Int
   /// Elements of the buffer of compute-type copies: the GEMM operands in the same order.
   let copyCount: Int
@@ -45,10 +48,18 @@ struct StageLayout {
           StageParameter(specification: specification, tensorIndex: index, offset: offset, copyOffset: copyOffset))
         index += 1
       }
+      unitEnds.append(parameters.count)
     }
+    self.units = units
     self.parameters = parameters
     count = end
     copyCount = copyEnd
+  }
+
+  /// Indices in `parameters` of one of the stage's units.
+  func parameters(ofUnit unit: Int) -> Range<Int> {
+    let position = unit - units.lowerBound
+    return (position == 0 ? 0 : unitEnds[position - 1])..<unitEnds[position]
   }
 }
 
@@ -62,5 +73,21 @@ struct Weight {
   let operand: Tensor
 
   /// This weight's part of a flat gradient.
-  func gradient(in flat: Tensor) -> Tensor { flat.slice(at: offset, shape: shape) }
+  func gradient(in gradient: StageGradient) -> Tensor { gradient.flat.slice(at: offset, shape: shape) }
+}
+
+/// Where a backward pass puts the weights' gradients: added to what is there, or in its place.
+///
+/// Matrices' gradients come as one product and can overwrite; everything that is gathered row by row (`clear`) is
+/// zeroed first.
+struct StageGradient {
+  /// Laid out as the stage's values.
+  let flat: Tensor
+  let adds: Bool
+
+  /// Makes the gradients of weights zero before something is added to them, unless older ones count.
+  func clear(_ weights: Weight..., in c: StageContext) {
+    if adds { return }
+    for weight in weights { c.device.fill(weight.gradient(in: self), with: 0) }
+  }
 }

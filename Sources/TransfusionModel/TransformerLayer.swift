@@ -17,8 +17,7 @@ struct TransformerLayer {
     fillActivations(a, from: x, keys: keys, c)
     let swiGLU = c.workspace.swiGLU.prefix(x.shape[0])
     c.device.swiGLU(a.gateUp, into: swiGLU)  // [T, F]
-    c.device.copy(a.middle, to: y)
-    c.linear(swiGLU, down, into: y, accumulate: true)  // [T, D]
+    c.linear(swiGLU, down, adding: a.middle, into: y)  // [T, D]
   }
 
   /// Everything of the forward pass but its last projection: what a recomputing backward pass repeats.
@@ -35,8 +34,7 @@ struct TransformerLayer {
     c.device.attention(
       a.queryKeyValue, heads: heads, keyValueHeads: keyValueHeads, keyStart: keys.start, keyEnd: keys.end,
       into: a.attention, logSumExp: a.logSumExp)  // [T, HE]
-    c.device.copy(x, to: a.middle)
-    c.linear(a.attention, attentionOut, into: a.middle, accumulate: true)  // [T, D]
+    c.linear(a.attention, attentionOut, adding: x, into: a.middle)  // [T, D]
 
     c.norm(a.middle, feedForwardNorm, into: normed, inverse: a.middleInverse)  // [T, D]
     c.linear(normed, gateUp, into: a.gateUp)  // [T, 2F]
@@ -45,22 +43,22 @@ struct TransformerLayer {
   /// Turns d[T, D], the gradient by the layer's output, into that by its input x, and adds the weights'
   /// gradients. Norms and SwiGLU are cheap: their outputs are made again rather than kept.
   func backward(
-    _ d: Tensor, x: Tensor, kept a: LayerActivations, keys: KeyIntervals, gradient: Tensor, _ c: StageContext
+    _ d: Tensor, x: Tensor, kept a: LayerActivations, keys: KeyIntervals, gradient: StageGradient, _ c: StageContext
   ) {
     let (heads, keyValueHeads) = (c.model.heads, c.model.keyValueHeads)
     let rows = x.shape[0]
     let w = c.workspace
+    gradient.clear(inputNorm, feedForwardNorm, in: c)
     let (normed, dNarrow) = (w.normed.prefix(rows), w.dNarrow.prefix(rows))
-    let (swiGLU, dSwiGLU) = (w.swiGLU.prefix(rows), w.dSwiGLU.prefix(rows))
+    let swiGLU = w.swiGLU.prefix(rows)
     let dQueryKeyValue = w.dQueryKeyValue.prefix(rows)
 
     // y = middle + swiGLU(gateUp) Wdown^T
     var dy = c.operand(d, in: w.narrow.prefix(c.precision == .float32 ? 0 : rows))  // [T, D]
-    c.device.swiGLU(a.gateUp, into: swiGLU)
-    c.weightGradient(dy, swiGLU, down, in: gradient)
-    c.linearBackward(dy, down, into: dSwiGLU)  // [T, F]
+    c.linearBackward(dy, down, into: swiGLU)  // [T, F]
     let dGateUp = a.gateUp  // [T, 2F]
-    c.device.swiGLUBackward(dSwiGLU, gateUp: a.gateUp, into: dGateUp)
+    c.device.swiGLUBackward(swiGLU, gateUp: a.gateUp, into: dGateUp, output: swiGLU)
+    c.weightGradient(dy, swiGLU, down, in: gradient)
     // gateUp = norm(middle) Wgu^T
     c.norm(a.middle, feedForwardNorm, into: normed, inverse: a.middleInverse)
     c.weightGradient(dGateUp, normed, gateUp, in: gradient)

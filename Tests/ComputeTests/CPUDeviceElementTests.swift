@@ -13,9 +13,10 @@ import Testing
       device.swiGLU(gateUp, into: output)
       let dOutput = try device.tensor(type, [t, f], gaussians(2, t * f))
       let separate = try device.allocate(type, [t, 2 * f])
-      device.swiGLUBackward(dOutput, gateUp: gateUp, into: separate)
-      device.swiGLUBackward(dOutput, gateUp: gateUp, into: gateUp)
-      return [try device.values(output), try device.values(separate), try device.values(gateUp)]
+      let again = try device.allocate(type, [t, f])
+      device.swiGLUBackward(dOutput, gateUp: gateUp, into: separate, output: again)
+      device.swiGLUBackward(dOutput, gateUp: gateUp, into: gateUp, output: dOutput)
+      return try [output, separate, gateUp, again, dOutput].map { try device.values($0) }
     }
   }
 

@@ -9,6 +9,8 @@ import Testing
   static let shapes = [
     Shape(m: 1, n: 1, k: 1), Shape(m: 3, n: 5, k: 7), Shape(m: 33, n: 65, k: 129), Shape(m: 200, n: 1, k: 64),
     Shape(m: 300, n: 520, k: 48), Shape(m: 1, n: 800, k: 33), Shape(m: 530, n: 300, k: 17),
+    // Whole blocks, and a sum longer than is packed at a time.
+    Shape(m: 96, n: 64, k: 64), Shape(m: 64, n: 160, k: 96), Shape(m: 20, n: 40, k: 4_200),
   ]
 
   @Test(arguments: shapes) func float32(_ shape: Shape) throws { try check(shape, .float32, .float32, 1e-5) }
@@ -22,7 +24,8 @@ import Testing
         let a = try device.tensor(type, ta ? [s.k, s.m] : [s.m, s.k], gaussians(1, s.m * s.k))
         let b = try device.tensor(type, tb ? [s.n, s.k] : [s.k, s.n], gaussians(2, s.k * s.n))
         let c = try device.tensor(result, [s.m, s.n], gaussians(3, s.m * s.n))
-        device.matmul(a, transposed: ta, b, transposed: tb, into: c, accumulate: result == .float32 && ta)
+        let base = try device.tensor(.float32, [s.m, s.n], gaussians(4, s.m * s.n))
+        device.matmul(a, transposed: ta, b, transposed: tb, adding: result == .float32 && ta ? (tb ? base : c) : nil, into: c)
         results.append(try device.values(c))
       }
       return results
@@ -35,12 +38,12 @@ import Testing
       let none = try device.allocate(type, [0, 8])
       let b = try device.allocate(type, [8, 4])
       let c = try device.allocate(.float32, [0, 4])
-      device.matmul(none, transposed: false, b, transposed: false, into: c, accumulate: false)
+      device.matmul(none, transposed: false, b, transposed: false, adding: nil, into: c)
       // A sum over nothing is zero, and adds nothing.
       let sums = try device.tensor(.float32, [8, 8], gaussians(1, 64))
-      device.matmul(none, transposed: true, none, transposed: false, into: sums, accumulate: true)
+      device.matmul(none, transposed: true, none, transposed: false, adding: sums, into: sums)
       #expect(try device.values(sums) == gaussians(1, 64))
-      device.matmul(none, transposed: true, none, transposed: false, into: sums, accumulate: false)
+      device.matmul(none, transposed: true, none, transposed: false, adding: nil, into: sums)
       #expect(try device.values(sums).allSatisfy { $0 == 0 })
     }
     try device.wait()

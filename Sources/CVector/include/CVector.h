@@ -11,6 +11,7 @@ typedef float vector_float16 __attribute__((ext_vector_type(16)));
 typedef float vector_float8 __attribute__((ext_vector_type(8)));
 typedef double vector_double8 __attribute__((ext_vector_type(8)));
 typedef uint16_t vector_ushort16 __attribute__((ext_vector_type(16)));
+typedef int32_t vector_int16 __attribute__((ext_vector_type(16)));
 typedef uint32_t vector_uint16 __attribute__((ext_vector_type(16)));
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
@@ -54,6 +55,15 @@ VECTOR_INLINE vector_float16 vector_where_less(
 }
 VECTOR_INLINE vector_float16 vector_where_number(vector_float16 x, vector_float16 then, vector_float16 otherwise) {
   return x == x ? then : otherwise;
+}
+
+// Whether the interval lower ..< upper of any lane holds `index`, and `then` in the lanes whose interval does, else 0.
+VECTOR_INLINE int vector_any_within(vector_int16 lower, vector_int16 upper, int32_t index) {
+  return __builtin_reduce_or((lower <= index) & (index < upper)) != 0;
+}
+VECTOR_INLINE vector_float16 vector_where_within(
+    vector_int16 lower, vector_int16 upper, int32_t index, vector_float16 then) {
+  return ((lower <= index) & (index < upper)) ? then : (vector_float16)(0.0f);
 }
 
 // Halves folded on halves: the same order whatever the width of the registers.

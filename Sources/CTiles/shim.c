@@ -1,0 +1,1 @@
+// Everything is inlined from the header.
