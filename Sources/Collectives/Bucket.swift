@@ -10,71 +10,81 @@ public struct TensorSpan: Hashable, Sendable {
   }
 }
 
-/// Whole tensors of one owner that travel as one frame, packed one after the other.
-struct Bucket: Hashable, Sendable {
+/// Elements of one owner's tensors that travel as one frame, packed one after the other.
+package struct Bucket: Hashable, Sendable {
   /// A stretch that is contiguous both in the flat tensor and in the frame.
-  struct Run: Hashable, Sendable {
-    var flatOffset: Int
-    var packedOffset: Int
-    var count: Int
+  package struct Run: Hashable, Sendable {
+    package var flatOffset: Int
+    package var packedOffset: Int
+    package var count: Int
   }
-  /// One tensor: its number in the stage, and its place in the owner's list of owned tensors.
-  struct Member: Hashable, Sendable {
-    var tensor: Int
-    var ownedPosition: Int
-    var packedOffset: Int
-    var flatOffset: Int
-    var count: Int
+  /// A tensor, or a part of one that does not fit into a bucket.
+  package struct Member: Hashable, Sendable {
+    /// Index of the tensor among the stage's.
+    package var tensor: Int
+    /// Place in the owner's list of owned tensors.
+    package var ownedPosition: Int
+    /// First element in the tensor, in the frame, and in the flat tensor.
+    package var tensorOffset: Int
+    package var packedOffset: Int
+    package var flatOffset: Int
+    package var count: Int
   }
   /// Number in the stage, the same on every replica: the `part` of its frames.
-  let index: Int
-  let owner: Int
-  private(set) var members: [Member] = []
-  private(set) var runs: [Run] = []
-  private(set) var elements = 0
+  package let index: Int
+  package let owner: Int
+  /// Ascending in the flat tensor.
+  package private(set) var members: [Member] = []
+  package private(set) var runs: [Run] = []
+  package private(set) var elements = 0
+  package var bytes: Int { elements * MemoryLayout<Float>.size }
 
-  /// - Parameter tensors: the owner's tensors of this bucket, ascending.
-  init(index: Int, owner: Int, tensors: [(tensor: Int, ownedPosition: Int, span: TensorSpan)]) {
+  /// - Parameter members: ascending; their packed offsets are set here.
+  init(index: Int, owner: Int, members: [Member]) {
     self.index = index
     self.owner = owner
-    for (tensor, ownedPosition, span) in tensors {
-      members.append(
-        Member(
-          tensor: tensor, ownedPosition: ownedPosition, packedOffset: elements, flatOffset: span.offset,
-          count: span.count))
-      if let last = runs.last, last.flatOffset + last.count == span.offset {
-        runs[runs.count - 1].count += span.count
+    for var member in members {
+      member.packedOffset = elements
+      self.members.append(member)
+      if let last = runs.last, last.flatOffset + last.count == member.flatOffset {
+        runs[runs.count - 1].count += member.count
       } else {
-        runs.append(Run(flatOffset: span.offset, packedOffset: elements, count: span.count))
+        runs.append(Run(flatOffset: member.flatOffset, packedOffset: elements, count: member.count))
       }
-      elements += span.count
+      elements += member.count
     }
   }
 
-  /// Every owner's buckets, from the last tensor to the first: the order in which a backward pass finishes
-  /// gradients, so that the first buckets leave while it still runs.
+  /// Every owner's buckets, cut without regard to where tensors end, from the last element to the first: the
+  /// order in which a backward pass finishes gradients, so that the first buckets leave while it still runs.
   static func plan(spans: [TensorSpan], owners: [Int], replicas: Int, size: BucketSize) -> [[Bucket]] {
-    let elementBytes = MemoryLayout<Float>.size
+    let capacity = max(1, size.bytes / MemoryLayout<Float>.size)
     var result: [[Bucket]] = []
     var next = 0
     for owner in 0..<replicas {
-      let owned = spans.indices.filter { owners[$0] == owner }
       var buckets: [Bucket] = []
-      var current: [(tensor: Int, ownedPosition: Int, span: TensorSpan)] = []
-      var elements = 0
+      var descending: [Member] = []
+      var room = capacity
       func close() {
-        if current.isEmpty { return }
-        buckets.append(Bucket(index: next, owner: owner, tensors: current.reversed()))
+        if descending.isEmpty { return }
+        buckets.append(Bucket(index: next, owner: owner, members: descending.reversed()))
         next += 1
-        current = []
-        elements = 0
+        descending = []
+        room = capacity
       }
+      let owned = spans.indices.filter { owners[$0] == owner }
       for (ownedPosition, tensor) in owned.enumerated().reversed() {
-        let span = spans[tensor]
-        if (elements + span.count) * elementBytes > size.limitBytes { close() }
-        current.append((tensor, ownedPosition, span))
-        elements += span.count
-        if elements * elementBytes >= size.fullBytes { close() }
+        var left = spans[tensor].count
+        while left > 0 {
+          let count = min(left, room)
+          left -= count
+          descending.append(
+            Member(
+              tensor: tensor, ownedPosition: ownedPosition, tensorOffset: left, packedOffset: 0,
+              flatOffset: spans[tensor].offset + left, count: count))
+          room -= count
+          if room == 0 { close() }
+        }
       }
       close()
       result.append(buckets)
@@ -83,18 +93,15 @@ struct Bucket: Hashable, Sendable {
   }
 }
 
-/// How many tensors share a frame. All replicas use the same.
+/// How much travels in one frame, and how much at once. All replicas use the same.
 package struct BucketSize: Hashable, Sendable {
-  /// A bucket is closed once it has this much, so that frames are worth their round trip ...
-  package var fullBytes: Int
-  /// ... and before it has more than this, so that sending, adding and receiving overlap; a larger tensor is
-  /// a bucket of its own.
-  package var limitBytes: Int
+  /// Large enough that a frame is worth its message, small enough that sending, adding and receiving overlap
+  /// and that a bucket stays in the caches on its way.
+  package var bytes: Int
   /// What a replica may have sent of rounds that it has not summed itself: bounds what is on the way.
   package var windowBytes: Int
-  package init(fullBytes: Int = 4 << 20, limitBytes: Int = 16 << 20, windowBytes: Int = 64 << 20) {
-    self.fullBytes = fullBytes
-    self.limitBytes = limitBytes
+  package init(bytes: Int = 4 << 20, windowBytes: Int = 64 << 20) {
+    self.bytes = bytes
     self.windowBytes = windowBytes
   }
 }

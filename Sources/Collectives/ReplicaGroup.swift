@@ -50,22 +50,22 @@ public final class ReplicaGroup {
 
   // MARK: Parameters, bucket by bucket
 
-  /// The order in which owned tensors should be updated: positions in the list of owned tensors, by round.
-  public private(set) lazy var updateRounds: [[Int]] = reduction.updateRounds
+  /// The order in which owned tensors should be updated: by round, tensors or parts of them.
+  package private(set) lazy var updateRounds: [[Bucket.Member]] = reduction.updateRounds
 
   /// Begins to bring the owners' updated tensors to all replicas.
-  public func beginGather(step: Step) { reduction.beginGather(step: step) }
+  package func beginGather(step: Step) { reduction.beginGather(step: step) }
 
   /// The owned tensors of a round are updated in `values`: sends them, and takes what has arrived of others.
-  /// - Parameter taken: called with the number of each tensor that is new in `values`.
+  /// - Parameter taken: called with each tensor, or part of one, that is new in `values`.
   /// - Throws: the link's or the device's error.
-  public func sendUpdated(round: Int, values: Tensor, taken: (_ tensor: Int) throws -> Void) throws {
+  package func sendUpdated(round: Int, values: Tensor, taken: (Bucket.Member) throws -> Void) throws {
     try reduction.sendUpdated(round: round, values: values, taken: taken)
   }
 
   /// Waits for all tensors that others have updated.
   /// - Throws: the link's or the device's error.
-  public func completeGather(values: Tensor, taken: (_ tensor: Int) throws -> Void) throws {
+  package func completeGather(values: Tensor, taken: (Bucket.Member) throws -> Void) throws {
     try reduction.completeGather(values: values, taken: taken)
   }
 

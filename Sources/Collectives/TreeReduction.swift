@@ -27,18 +27,16 @@ package final class TreeReduction<Memory: ReductionMemory> {
   private let nodes: [[Range<Int>]]
   /// Where each such node is summed.
   private let places: [Range<Int>: Place]
-  private let buckets: [[Bucket]]
-  /// Of each tensor, its owner and the round in which it travels.
-  private let bucketOfTensor: [(owner: Int, round: Int)]
+  /// Of each owner its buckets.
+  package let buckets: [[Bucket]]
+  /// Of each tensor, the buckets of its owner that hold some of it.
+  private let roundsOfTensor: [(owner: Int, rounds: [Int])]
   private let rounds: Int
   /// How many rounds may be sent before the first of them is summed.
   private let roundsAhead: Int
   private let ownedTensors: Int
   private var scratch: [Memory.Block] = []
   private var freeScratch: [Int] = []
-  /// Where received pieces go on their way into a sum: small, so that they stay in the cache.
-  private let piece: Memory.Block
-  private static var pieceElements: Int { 32_768 }
 
   private struct Place {
     var replica: Int
@@ -58,7 +56,7 @@ package final class TreeReduction<Memory: ReductionMemory> {
   private struct Progress {
     var step: Step
     var partials: [Partial]
-    /// Of each owner and round, tensors whose partial sums are not final.
+    /// Of each owner and round, tensors (or parts) whose partial sums are not final.
     var unfinished: [[Int]]
     /// Rounds whose frames to others have all left.
     var sentRounds = 0
@@ -97,20 +95,19 @@ package final class TreeReduction<Memory: ReductionMemory> {
     self.places = places
     let buckets = Bucket.plan(spans: spans, owners: owners, replicas: members.count, size: bucketSize)
     self.buckets = buckets
-    var bucketOfTensor = [(owner: Int, round: Int)](repeating: (0, 0), count: spans.count)
-    for (owner, list) in buckets.enumerated() {
+    var roundsOfTensor = owners.map { (owner: $0, rounds: [Int]()) }
+    for list in buckets {
       for (round, bucket) in list.enumerated() {
-        for member in bucket.members { bucketOfTensor[member.tensor] = (owner, round) }
+        for member in bucket.members { roundsOfTensor[member.tensor].rounds.append(round) }
       }
     }
-    self.bucketOfTensor = bucketOfTensor
+    self.roundsOfTensor = roundsOfTensor
     rounds = buckets.map(\.count).max() ?? 0
     let sent = buckets.enumerated().filter { $0.offset != replica }.flatMap { $0.element }
     let frames = nodes[replica].count
     let largestFrames = (sent.map(\.elements).max() ?? 0) * MemoryLayout<Float>.size * frames * (members.count - 1)
     roundsAhead = max(1, bucketSize.windowBytes / max(largestFrames, 1))
     ownedTensors = owners.count { $0 == replica }
-    piece = try memory.makeBlock(elements: members.count > 1 ? Self.pieceElements : 1)
     // Allocated here, because a steady step allocates nothing.
     let largestOwned = buckets[replica].map(\.elements).max() ?? 0
     if largestOwned > 0 {
@@ -150,8 +147,8 @@ package final class TreeReduction<Memory: ReductionMemory> {
   /// The partial sums of these tensors are final: sends what is complete, adds what has arrived. Never waits.
   package func finished(tensors: Range<Int>) throws {
     for tensor in tensors {
-      let (owner, round) = bucketOfTensor[tensor]
-      progress?.unfinished[owner][round] -= 1
+      let (owner, rounds) = roundsOfTensor[tensor]
+      for round in rounds { progress?.unfinished[owner][round] -= 1 }
     }
     guard members.count > 1 else { return }
     var moved = true
@@ -182,11 +179,12 @@ package final class TreeReduction<Memory: ReductionMemory> {
       throw CollectiveError.wrongResults(step: step, expected: ownedTensors, given: results.count)
     }
     try begin(step: step, partials: partials)
-    try finished(tensors: bucketOfTensor.indices)
+    try finished(tensors: roundsOfTensor.indices)
     let gradient = partials[try complete()].gradient
     for member in buckets[replica].flatMap(\.members) {
       memory.copy(
-        gradient, at: member.flatOffset, to: results[member.ownedPosition], at: 0, count: member.count)
+        gradient, at: member.flatOffset, to: results[member.ownedPosition], at: member.tensorOffset,
+        count: member.count)
     }
   }
 
@@ -262,7 +260,10 @@ package final class TreeReduction<Memory: ReductionMemory> {
       return .partial(a)
     case (.partial(let a), .remote(let place)), (.remote(let place), .partial(let a)):
       try receive(place, bucket, now.step) { bytes, packedOffset in
-        add(bytes, at: packedOffset, of: bucket, toFlat: now.partials[a].gradient)
+        let flat = now.partials[a].gradient
+        try Self.forEachRun(of: bucket, bytes, at: packedOffset) { part, flatOffset in
+          try memory.add(part, to: flat, at: flatOffset, into: flat, at: flatOffset)
+        }
       }
       return .partial(a)
     case (.scratch(let a), .scratch(let b)):
@@ -286,7 +287,7 @@ package final class TreeReduction<Memory: ReductionMemory> {
 
   private func receiveAdding(_ place: Place, _ bucket: Bucket, _ step: Step, to index: Int) throws {
     try receive(place, bucket, step) { bytes, packedOffset in
-      add(bytes, to: scratch[index], at: packedOffset)
+      try memory.add(bytes, to: scratch[index], at: packedOffset, into: scratch[index], at: packedOffset)
     }
   }
 
@@ -297,40 +298,22 @@ package final class TreeReduction<Memory: ReductionMemory> {
     let size = MemoryLayout<Float>.size
     try link.withReceived(
       key(.partialSum, step, ordinal: place.ordinal, bucket), from: members[place.replica],
-      byteCount: bucket.elements * size
+      byteCount: bucket.bytes
     ) { bytes, offset in try body(bytes, offset / size) }
-  }
-
-  /// Adds packed values to the places of their tensors.
-  private func add(
-    _ bytes: UnsafeRawBufferPointer, at packedOffset: Int, of bucket: Bucket, toFlat flat: Memory.Block
-  ) {
-    Self.forEachRun(of: bucket, bytes, at: packedOffset) { part, flatOffset in add(part, to: flat, at: flatOffset) }
-  }
-
-  private func add(_ bytes: UnsafeRawBufferPointer, to block: Memory.Block, at offset: Int) {
-    let size = MemoryLayout<Float>.size
-    var done = 0
-    while done < bytes.count {
-      let part = UnsafeRawBufferPointer(rebasing: bytes[done..<min(done + Self.pieceElements * size, bytes.count)])
-      memory.upload(part, to: piece, at: 0)
-      memory.add(piece, at: 0, to: block, at: offset + done / size, count: part.count / size)
-      done += part.count
-    }
   }
 
   /// The parts of a piece of a frame that are contiguous in flat tensors.
   private static func forEachRun(
     of bucket: Bucket, _ bytes: UnsafeRawBufferPointer, at packedOffset: Int,
-    _ body: (UnsafeRawBufferPointer, _ flatOffset: Int) -> Void
-  ) {
+    _ body: (UnsafeRawBufferPointer, _ flatOffset: Int) throws -> Void
+  ) rethrows {
     let size = MemoryLayout<Float>.size
     let range = packedOffset..<packedOffset + bytes.count / size
     for run in bucket.runs {
       let common = range.clamped(to: run.packedOffset..<run.packedOffset + run.count)
       if common.isEmpty { continue }
       let start = (common.lowerBound - packedOffset) * size
-      body(
+      try body(
         UnsafeRawBufferPointer(rebasing: bytes[start..<start + common.count * size]),
         run.flatOffset + common.lowerBound - run.packedOffset)
     }
@@ -338,15 +321,15 @@ package final class TreeReduction<Memory: ReductionMemory> {
 
   // MARK: Gather
 
-  /// How many rounds this replica has tensors to update in, and which: positions in its list of owned tensors.
-  package var updateRounds: [[Int]] { buckets[replica].map { $0.members.map(\.ownedPosition) } }
+  /// What this replica should update in which round.
+  package var updateRounds: [[Bucket.Member]] { buckets[replica].map(\.members) }
 
   /// Begins to bring the owners' updated tensors to all replicas.
   package func beginGather(step: Step) { gathering = (step, 0) }
 
   /// The tensors of `updateRounds[round]` are updated in `values`: sends them, takes what has arrived.
-  /// - Parameter taken: called with each tensor that was put into `values`.
-  package func sendUpdated(round: Int, values: Memory.Block, taken: (_ tensor: Int) throws -> Void) throws {
+  /// - Parameter taken: called with each tensor, or part of one, that was put into `values`.
+  package func sendUpdated(round: Int, values: Memory.Block, taken: (Bucket.Member) throws -> Void) throws {
     guard let (step, _) = gathering, members.count > 1 else { return }
     let bucket = buckets[replica][round]
     let others = members.indices.filter { $0 != replica }.map { members[$0] }
@@ -361,7 +344,7 @@ package final class TreeReduction<Memory: ReductionMemory> {
   }
 
   /// Waits for the tensors that others have updated.
-  package func completeGather(values: Memory.Block, taken: (_ tensor: Int) throws -> Void) throws {
+  package func completeGather(values: Memory.Block, taken: (Bucket.Member) throws -> Void) throws {
     defer { gathering = nil }
     guard members.count > 1 else { return }
     while let now = gathering, now.takenRounds < rounds { try takeNextRound(values: values, taken) }
@@ -381,19 +364,19 @@ package final class TreeReduction<Memory: ReductionMemory> {
     }
   }
 
-  private func takeNextRound(values: Memory.Block, _ taken: (Int) throws -> Void) throws {
+  private func takeNextRound(values: Memory.Block, _ taken: (Bucket.Member) throws -> Void) throws {
     guard let (step, round) = gathering else { return }
     for owner in members.indices where owner != replica && round < buckets[owner].count {
       let bucket = buckets[owner][round]
       try link.withReceived(
         key(.parameters, step, ordinal: 0, bucket), from: members[owner],
-        byteCount: bucket.elements * MemoryLayout<Float>.size
+        byteCount: bucket.bytes
       ) { bytes, offset in
         Self.forEachRun(of: bucket, bytes, at: offset / MemoryLayout<Float>.size) { part, flatOffset in
           memory.upload(part, to: values, at: flatOffset)
         }
       }
-      for member in bucket.members { try taken(member.tensor) }
+      for member in bucket.members { try taken(member) }
     }
     gathering?.takenRounds += 1
   }
@@ -407,7 +390,7 @@ package final class TreeReduction<Memory: ReductionMemory> {
   /// Sends a bucket of a flat block, written once into the memory that it travels from.
   private func send(_ key: FrameKey, to workers: [WorkerID], _ block: Memory.Block, _ bucket: Bucket) throws {
     let size = MemoryLayout<Float>.size
-    try link.send(key, to: workers, byteCount: bucket.elements * size) { bytes in
+    try link.send(key, to: workers, byteCount: bucket.bytes) { bytes in
       for run in bucket.runs {
         let part = bytes[run.packedOffset * size..<(run.packedOffset + run.count) * size]
         try memory.download(block, at: run.flatOffset, into: UnsafeMutableRawBufferPointer(rebasing: part))

@@ -1,4 +1,5 @@
 import ClusterModel
+import Collectives
 import Compute
 import Foundation
 import Optimizers
@@ -16,8 +17,8 @@ extension StageExecutor {
       let scale = ClipScale.scale(sumOfSquares: update.gradientSumOfSquares, limit: configuration.optimizer.clipNorm)
       let isAlone = plan.replicaCount == 1
       group.beginGather(step: update.step)
-      for (round, positions) in group.updateRounds.enumerated() {
-        for position in positions { apply(owned[position], gradient, step: update.step, scale: scale) }
+      for (round, members) in group.updateRounds.enumerated() {
+        for member in members { apply(member, gradient, step: update.step, scale: scale) }
         if isAlone { continue }
         try trace.measure(.gather, step: update.step) {
           try group.sendUpdated(round: round, values: stage.values) { refresh($0) }
@@ -36,23 +37,29 @@ extension StageExecutor {
     return Updated(step: update.step, phases: phases, memoryBytes: UInt64(ProcessMemory.residentBytes))
   }
 
-  private func apply(_ tensor: OwnedTensor, _ gradient: Tensor, step: Step, scale: Float) {
-    let parameter = stage.parameters[tensor.index]
-    let count = count(of: tensor)
+  private func apply(_ member: Bucket.Member, _ gradient: Tensor, step: Step, scale: Float) {
+    let parameter = stage.parameters[member.tensor]
+    let moments = owned[member.ownedPosition].offset + member.tensorOffset
     device.adamW(
-      stage.values.slice(at: parameter.offset, shape: [count]),
-      gradient: gradient.slice(at: parameter.offset, shape: [count]),
-      firstMoment: firstMoments.slice(at: tensor.offset, shape: [count]),
-      secondMoment: secondMoments.slice(at: tensor.offset, shape: [count]),
-      computeCopy: stage.computeCopy(of: parameter),
+      stage.values.slice(at: member.flatOffset, shape: [member.count]),
+      gradient: gradient.slice(at: member.flatOffset, shape: [member.count]),
+      firstMoment: firstMoments.slice(at: moments, shape: [member.count]),
+      secondMoment: secondMoments.slice(at: moments, shape: [member.count]),
+      computeCopy: computeCopy(of: member),
       configuration.adamW.step(
         step, learningRate: configuration.learningRate.rate(step), gradientScale: scale,
         decays: parameter.specification.decays))
   }
 
-  /// Brings the compute-type copy of a tensor that another replica has updated up to date.
-  private func refresh(_ tensor: Int) {
-    let parameter = stage.parameters[tensor]
-    if let copy = stage.computeCopy(of: parameter) { device.copy(parameter.view(of: stage.values), to: copy) }
+  /// Brings the compute-type copy of what another replica has updated up to date.
+  private func refresh(_ member: Bucket.Member) {
+    guard let copy = computeCopy(of: member) else { return }
+    device.copy(stage.values.slice(at: member.flatOffset, shape: [member.count]), to: copy)
+  }
+
+  private func computeCopy(of member: Bucket.Member) -> Tensor? {
+    let parameter = stage.parameters[member.tensor]
+    return stage.computeCopy(of: parameter)?.reshaped([parameter.specification.count])
+      .slice(at: member.tensorOffset, shape: [member.count])
   }
 }

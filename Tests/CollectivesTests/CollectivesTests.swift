@@ -13,6 +13,15 @@ private struct ArrayMemory: ReductionMemory {
   func add(_ source: ArrayBlock, at sourceOffset: Int, to destination: ArrayBlock, at offset: Int, count: Int) {
     for index in 0..<count { destination.values[offset + index] += source.values[sourceOffset + index] }
   }
+  func add(
+    _ bytes: UnsafeRawBufferPointer, to source: ArrayBlock, at sourceOffset: Int, into destination: ArrayBlock,
+    at offset: Int
+  ) {
+    for index in 0..<bytes.count / 4 {
+      destination.values[offset + index] =
+        source.values[sourceOffset + index] + bytes.loadUnaligned(fromByteOffset: index * 4, as: Float.self)
+    }
+  }
   func copy(_ source: ArrayBlock, at sourceOffset: Int, to destination: ArrayBlock, at offset: Int, count: Int) {
     for index in 0..<count { destination.values[offset + index] = source.values[sourceOffset + index] }
   }
@@ -123,15 +132,15 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
     let sum = partials[try reduction.complete()].gradient.values
     reduction.beginGather(step: step)
     var taken: Set<Int> = []
-    for (round, positions) in reduction.updateRounds.enumerated() {
-      for position in positions {
-        let span = spans[owned[position]]
-        let range = span.offset..<span.offset + span.count
+    for (round, members) in reduction.updateRounds.enumerated() {
+      for member in members {
+        #expect(owned[member.ownedPosition] == member.tensor)
+        let range = member.flatOffset..<member.flatOffset + member.count
         values.values.replaceSubrange(range, with: sum[range])
       }
-      try reduction.sendUpdated(round: round, values: values) { taken.insert($0) }
+      try reduction.sendUpdated(round: round, values: values) { taken.insert($0.tensor) }
     }
-    try reduction.completeGather(values: values) { taken.insert($0) }
+    try reduction.completeGather(values: values) { taken.insert($0.tensor) }
     #expect(taken == Set(sizes.indices).subtracting(owned))
   }
 
@@ -141,8 +150,8 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
     for replicas in 1...4 {
       for ranges in partitions(0..<leaves, replicas) {
         for size in [
-          BucketSize(), BucketSize(fullBytes: 40, limitBytes: 100),
-          BucketSize(fullBytes: 40, limitBytes: 100, windowBytes: 1),
+          BucketSize(), BucketSize(bytes: 40),
+          BucketSize(bytes: 40, windowBytes: 1),
         ] {
           for values in try run(leaves: leaves, ranges: ranges, bucketSize: size, inParts: true) {
             for span in Self.spans {
@@ -163,7 +172,7 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
       replicaLeaves: [0..<1, 1..<2],
       members: members, replica: 0, stage: 0,
       spans: (0..<4).map { TensorSpan(offset: 16 * $0, count: 16) }, owners: [0, 1, 0, 1],
-      bucketSize: BucketSize(fullBytes: 1, limitBytes: 64))
+      bucketSize: BucketSize(bytes: 64))
     try reduction.begin(step: 0, partials: [(node: 0..<1, gradient: ArrayBlock([Float](repeating: 1, count: 64)))])
     try reduction.finished(tensors: 2..<4)
     #expect(network.leftovers == 1)
@@ -176,7 +185,7 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
     let whole = treeSum(0..<leaves, gradients)
     for replicas in 1...4 {
       for ranges in partitions(0..<leaves, replicas) {
-        for size in [BucketSize(), BucketSize(fullBytes: 40, limitBytes: 100)] {
+        for size in [BucketSize(), BucketSize(bytes: 40)] {
           for values in try run(leaves: leaves, ranges: ranges, bucketSize: size) {
             for span in Self.spans {
               let range = span.offset..<span.offset + span.count
