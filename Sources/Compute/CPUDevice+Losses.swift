@@ -25,7 +25,8 @@ extension CPUDevice {
     var call = HeadLossCall(
       count: count, width: width, vocabulary: vocabulary, type: hidden.type, hidden: Bytes(address(hidden)),
       weight: Bytes(address(weight)), targets: ids, losses: floats(at: losses), scale: gradient?.scale ?? 0,
-      dHidden: gradient.map { floats(at: $0.dHidden) }, weightGradient: gradient.map { floats(at: $0.weightGradient) }, adds: gradient?.adds ?? false)
+      dHidden: gradient.map { floats(at: $0.dHidden) }, weightGradient: gradient.map { floats(at: $0.weightGradient) },
+      adds: gradient?.adds ?? false)
     if hidden.type == .bfloat16, !multipliesBFloat16 {
       var layout = ScratchLayout()
       let (hiddenAt, weightAt) = (layout.add(floats: hidden.count), layout.add(floats: weight.count))

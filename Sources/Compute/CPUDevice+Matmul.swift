@@ -33,7 +33,7 @@ extension CPUDevice {
 
   /// The product of dense operands by tiles of c, added to `base` (laid out as c) where the shape accumulates.
   func multiply(_ shape: MatmulShape, _ a: Bytes, _ b: Bytes, _ base: Floats?, _ c: MutableBytes) {
-    if let tiles, shape.operandType == .bfloat16 { return multiplyOnTiles(shape, tiles, a, b, base, c) }
+    if let kernels = own[shape.operandType] { return multiplyPacked(shape, kernels, a, b, base, c) }
     let plan: MatmulPlan
     do throws(DeviceError) { plan = try products.plan(shape) } catch { return record(error) }
     let (operandBytes, resultBytes) = (shape.operandType.sizeBytes, shape.resultType.sizeBytes)

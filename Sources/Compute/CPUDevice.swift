@@ -24,9 +24,8 @@ public final class CPUDevice: Device {
   /// For bfloat16 operands widened on processors whose oneDNN cannot multiply them.
   let widened: ScratchMemory
   let multipliesBFloat16: Bool
-  /// Products of bfloat16 operands, where the processor has tile registers; oneDNN makes them elsewhere.
-  let tiles: TileKernels?
-  /// The operand of a product that all threads read, packed for the tiles.
+  let own: OwnProducts
+  /// The operand of a product that all threads read, packed for our own kernels.
   let packed: ScratchMemory
   private var fault: DeviceError?
 
@@ -53,17 +52,18 @@ public final class CPUDevice: Device {
     var lanes: [Lane] = []
     for index in 0..<pool.threads { lanes.append(try Lane(index: index, budget: budget)) }
     self.lanes = lanes
-    tiles = Processor.tileKernels(chosen)
-    products = MatmulCache(lanes: pool.threads, tiles: tiles)
+    own = Processor.productKernels(chosen)
+    products = MatmulCache(lanes: pool.threads, own: own)
     packed = ScratchMemory(budget: budget)
     scratch = ScratchMemory(budget: budget)
     widened = ScratchMemory(budget: budget)
     multipliesBFloat16 = onednn_supports_bfloat16() != 0
     let library = String(cString: onednn_instruction_set_name())
     let version = String(cString: onednn_version_text())
-    // oneDNN's name stays where only float32 is its own: it says how that was computed.
-    let products = tiles == nil ? library : "\(library)+tiles"
-    fingerprint = "cpu/\(Processor.architecture)/\(chosen.rawValue)+\(products)/onednn-\(version)"
+    // The library is named even where no product is its own: which are may change, and with them the bits.
+    let products = (own.float32 == nil ? "" : "+float32") + (own.bfloat16 == nil ? "" : "+tiles")
+    fingerprint =
+      "cpu/\(Processor.architecture)/\(chosen.rawValue)\(products)+\(library)/onednn-\(version)"
   }
 
   /// Bytes held by tensors and scratch memory now.
@@ -71,7 +71,7 @@ public final class CPUDevice: Device {
 
   // MARK: Memory
 
-  public func allocate(_ type: ElementType, _ shape: [Int]) throws(DeviceError) -> Tensor {
+  public func allocate(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor {
     var count = 1
     for extent in shape {
       precondition(extent >= 0, "negative extent in shape \(shape)")

@@ -19,7 +19,7 @@ public protocol Device: AnyObject {
   var fingerprint: String { get }
 
   // MARK: Memory
-  func allocate(_ type: ElementType, _ shape: [Int]) throws(DeviceError) -> Tensor  // zero-filled
+  func allocate(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor  // zero-filled
   /// Copies host bytes of the tensor's own element type.
   func upload(_ bytes: UnsafeRawBufferPointer, to tensor: Tensor)
   /// Waits for the tensor's value and copies it to the host in its own element type.

@@ -17,11 +17,11 @@ struct MatmulShape: Hashable {
   var transposeB: Bool
 }
 
-/// One matrix product of a fixed shape: compiled by oneDNN, or done on tile registers.
+/// One matrix product of a fixed shape: compiled by oneDNN, or done by kernels of our own.
 final class MatmulPrimitive {
   enum Body {
     case library(OpaquePointer, scratchBytes: Int)
-    case tiles(TileKernels)
+    case own(ProductKernels)
   }
   let shape: MatmulShape
   fileprivate let body: Body
@@ -48,9 +48,9 @@ final class MatmulPrimitive {
     body = .library(handle, scratchBytes: onednn_matmul_scratch_bytes(handle))
   }
 
-  fileprivate init(_ shape: MatmulShape, tiles: TileKernels) {
+  fileprivate init(_ shape: MatmulShape, own: ProductKernels) {
     self.shape = shape
-    body = .tiles(tiles)
+    body = .own(own)
   }
 
   deinit { if case .library(let handle, _) = body { onednn_matmul_destroy(handle) } }
@@ -59,7 +59,7 @@ final class MatmulPrimitive {
   var implementation: String {
     switch body {
     case .library(let handle, _): String(cString: onednn_matmul_implementation(handle))
-    case .tiles: "tiles"
+    case .own: "own"
     }
   }
 }
@@ -94,21 +94,19 @@ final class Lane {
       if code != 0, failure == nil {
         failure = .library(operation: "oneDNN matrix product of \(primitive.shape)", code: code)
       }
-    case .tiles(let tiles): multiply(primitive.shape, tiles, a, b, c)
+    case .own(let kernels): multiply(primitive.shape, kernels, a, b, c)
     }
   }
 
-  /// A product small enough for the second-level cache, on tile registers.
-  private func multiply(_ shape: MatmulShape, _ tiles: TileKernels, _ a: Bytes, _ b: Bytes, _ c: MutableBytes) {
-    let extent = TileKernels.extent
-    let inPlace = !shape.transposeA && shape.rows % extent == 0 && shape.inner % extent == 0
-    let leftBytes = inPlace ? 0 : TileKernels.packedBytes(lines: shape.rows, inner: shape.inner)
-    let packed = productScratch.reserve(
-      leftBytes + TileKernels.packedBytes(lines: shape.columns, inner: shape.inner))
-    if !inPlace { tiles.pack(shape.packing(.left, a, into: packed)) }
-    tiles.pack(shape.packing(.right, b, into: packed + leftBytes))
-    tiles.multiply(
-      TileProduct(
+  /// A product small enough for the second-level cache, by kernels of our own.
+  private func multiply(_ shape: MatmulShape, _ own: ProductKernels, _ a: Bytes, _ b: Bytes, _ c: MutableBytes) {
+    let inPlace = shape.leftLies(own)
+    let leftBytes = inPlace ? 0 : own.packedBytes(.left, lines: shape.rows, inner: shape.inner)
+    let packed = productScratch.reserve(leftBytes + own.packedBytes(.right, lines: shape.columns, inner: shape.inner))
+    if !inPlace { own.pack(shape.packing(.left, a, into: packed, own)) }
+    own.pack(shape.packing(.right, b, into: packed + leftBytes, own))
+    own.multiply(
+      PackedProduct(
         left: inPlace ? a : Bytes(packed), leftStride: inPlace ? shape.aStride : nil, right: packed + leftBytes,
         rows: shape.rows, columns: shape.columns, inner: shape.inner, c: c,
         cIsBFloat16: shape.resultType == .bfloat16, cStride: shape.cStride,
@@ -118,18 +116,18 @@ final class Lane {
 }
 
 extension MatmulShape {
+  /// Whether the left operand need not be packed.
+  func leftLies(_ kernels: ProductKernels) -> Bool {
+    kernels.readsLeftRows && !transposeA && rows % kernels.leftLines == 0 && inner % kernels.innerStep == 0
+  }
+
   /// The packing of an operand; `source` is its first element.
-  func packing(_ side: TileSide, _ source: Bytes, into packed: MutableBytes) -> TilePacking {
-    switch side {
-    case .left:
-      TilePacking(
-        side: .left, source: source, stride: aStride, innerIsContiguous: !transposeA, lines: rows, inner: inner,
-        packed: packed, stripBytes: TileKernels.stripBytes(inner: inner))
-    case .right:
-      TilePacking(
-        side: .right, source: source, stride: bStride, innerIsContiguous: transposeB, lines: columns, inner: inner,
-        packed: packed, stripBytes: TileKernels.stripBytes(inner: inner))
-    }
+  func packing(_ side: OperandSide, _ source: Bytes, into packed: MutableBytes, _ kernels: ProductKernels) -> Packing {
+    let left = side == .left
+    return Packing(
+      side: side, source: source, stride: left ? aStride : bStride,
+      innerIsContiguous: left ? !transposeA : transposeB, lines: left ? rows : columns, inner: inner, packed: packed,
+      stripBytes: kernels.stripBytes(side, inner: inner))
   }
 }
 
@@ -160,24 +158,30 @@ struct TileCut: Hashable {
   func length(_ index: Int) -> Int { index == count - 1 ? lastSize : size }
 }
 
+/// Which products are made by kernels of our own; oneDNN makes the others.
+struct OwnProducts {
+  var float32: ProductKernels?
+  var bfloat16: ProductKernels?
+  subscript(type: ElementType) -> ProductKernels? { type == .bfloat16 ? bfloat16 : float32 }
+}
+
 /// Compiled products by shape. Used by the owner of the device alone; primitives are then run by any lane.
 final class MatmulCache {
   private let lanes: Int
-  private let tiles: TileKernels?
+  private let own: OwnProducts
   private var primitives: [MatmulShape: MatmulPrimitive] = [:]
   private var plans: [MatmulShape: MatmulPlan] = [:]
 
-  /// With `tiles`, products of bfloat16 operands are theirs.
-  init(lanes: Int, tiles: TileKernels?) {
+  init(lanes: Int, own: OwnProducts) {
     self.lanes = lanes
-    self.tiles = tiles
+    self.own = own
   }
 
   func primitive(_ shape: MatmulShape) throws(DeviceError) -> MatmulPrimitive {
     if let known = primitives[shape] { return known }
     let made: MatmulPrimitive
-    if let tiles, shape.operandType == .bfloat16 {
-      made = MatmulPrimitive(shape, tiles: tiles)
+    if let kernels = own[shape.operandType] {
+      made = MatmulPrimitive(shape, own: kernels)
     } else {
       made = try MatmulPrimitive(shape, lanes: lanes)
     }

@@ -40,12 +40,14 @@ enum Processor {
     }
   }
 
-  /// Products on tile registers, where the processor has them and `chosen` is its best set.
-  static func tileKernels(_ chosen: InstructionSet) -> TileKernels? {
+  /// The products that kernels of our own make faster than oneDNN 2.6.
+  static func productKernels(_ chosen: InstructionSet) -> OwnProducts {
     #if arch(x86_64)
-      chosen == .avx512 && processor_has_amx_bf16() ? KernelsAMX.tileKernels : nil
+      guard chosen == .avx512 else { return OwnProducts() }
+      return OwnProducts(
+        float32: KernelsAVX512.productKernels, bfloat16: processor_has_amx_bf16() ? KernelsAMX.tileKernels : nil)
     #else
-      nil
+      return OwnProducts()
     #endif
   }
 

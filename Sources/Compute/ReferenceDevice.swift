@@ -32,7 +32,7 @@ public final class ReferenceDevice: Device {
 
   // MARK: Memory
 
-  public func allocate(_ type: ElementType, _ shape: [Int]) throws(DeviceError) -> Tensor {
+  public func allocate(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor {
     precondition(shape.allSatisfy { $0 >= 0 }, "a negative dimension")
     requestedBytes += shape.reduce(1, *) * type.sizeBytes
     return Tensor(storage: ReferenceStorage(type: type, count: shape.reduce(1, *)), offset: 0, shape: shape)

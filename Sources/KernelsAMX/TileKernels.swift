@@ -2,14 +2,19 @@ import CTiles
 import KernelInterface
 
 /// The tile kernels, for processors with AMX-BF16 whose operating system lets the process use it.
-public let tileKernels = TileKernels(pack: { packKernel($0) }, multiply: { multiplyKernel($0) })
+public let tileKernels = ProductKernels(
+  leftLines: 32, rightLines: 32, innerStep: 32, elementBytes: 2, readsLeftRows: true, pack: { packKernel($0) },
+  multiply: { multiplyKernel($0) })
 
-private var extent: Int { TileKernels.extent }
+/// Lines of a strip, and inner elements of a step.
+private var extent: Int { 32 }
+/// Bytes of one packed step of one strip: two tiles.
+private var stepBytes: Int { 2_048 }
 
 /// Goes through memory in the order in which it lies: strip by strip where the summed dimension is contiguous, else step
 /// by step.
-private func packKernel(_ p: TilePacking) {
-  withUnsafeTemporaryAllocation(byteCount: TileKernels.stepBytes, alignment: 64) { edge in
+private func packKernel(_ p: Packing) {
+  withUnsafeTemporaryAllocation(byteCount: stepBytes, alignment: 64) { edge in
     guard let edge = edge.baseAddress else { return }
     let strips = (p.lines + extent - 1) / extent
     let steps = (p.inner + extent - 1) / extent
@@ -23,14 +28,14 @@ private func packKernel(_ p: TilePacking) {
 
 /// One step of one strip; `edge` is scratch for a block in which the matrix ends.
 @inline(__always)
-private func packBlock(_ p: TilePacking, _ strip: Int, _ step: Int, _ edge: MutableBytes) {
+private func packBlock(_ p: Packing, _ strip: Int, _ step: Int, _ edge: MutableBytes) {
   let line = p.stride * 2
   let (lines, inner) = (min(extent, p.lines - strip * extent), min(extent, p.inner - step * extent))
-  let packed = p.packed + strip * p.stripBytes + step * TileKernels.stepBytes
+  let packed = p.packed + strip * p.stripBytes + step * stepBytes
   let (row, column) = p.innerIsContiguous ? (strip, step) : (step, strip)
   let source = p.source + row * extent * line + column * extent * 2
   if lines == extent, inner == extent { return packBlock(p.side, p.innerIsContiguous, source, line, packed) }
-  edge.initializeMemory(as: UInt8.self, repeating: 0, count: TileKernels.stepBytes)
+  edge.initializeMemory(as: UInt8.self, repeating: 0, count: stepBytes)
   let (rows, columns) = p.innerIsContiguous ? (lines, inner) : (inner, lines)
   for row in 0..<rows {
     (edge + row * extent * 2).copyMemory(from: source + row * line, byteCount: columns * 2)
@@ -40,7 +45,7 @@ private func packBlock(_ p: TilePacking, _ strip: Int, _ step: Int, _ edge: Muta
 
 @inline(__always)
 private func packBlock(
-  _ side: TileSide, _ innerIsContiguous: Bool, _ source: Bytes, _ line: Int, _ packed: MutableBytes
+  _ side: OperandSide, _ innerIsContiguous: Bool, _ source: Bytes, _ line: Int, _ packed: MutableBytes
 ) {
   switch (side, innerIsContiguous) {
   case (.left, true): tiles_pack_left(source, line, packed)
@@ -50,7 +55,7 @@ private func packBlock(
   }
 }
 
-private func multiplyKernel(_ p: TileProduct) {
+private func multiplyKernel(_ p: PackedProduct) {
   let leftStrips = (p.rows + extent - 1) / extent
   let rightStrips = (p.columns + extent - 1) / extent
   tiles_configure()
@@ -68,17 +73,17 @@ private func multiplyKernel(_ p: TileProduct) {
 }
 
 @inline(__always)
-private func multiplyBlock(_ p: TileProduct, _ leftStrip: Int, _ rightStrip: Int, _ block: MutableFloats) {
+private func multiplyBlock(_ p: PackedProduct, _ leftStrip: Int, _ rightStrip: Int, _ block: MutableFloats) {
   let steps = (p.inner + extent - 1) / extent
   let (firstRow, firstColumn) = (leftStrip * extent, rightStrip * extent)
   let (rows, columns) = (min(extent, p.rows - firstRow), min(extent, p.columns - firstColumn))
-  let right = p.right + rightStrip * steps * TileKernels.stepBytes
+  let right = p.right + rightStrip * steps * stepBytes
   let (line, step, second, left): (Int, Int, Int, Bytes)
   if let stride = p.leftStride {
     (line, step, second, left) = (stride * 2, extent * 2, stride * 32, p.left + firstRow * stride * 2)
   } else {
-    (line, step, second) = (64, TileKernels.stepBytes, 1_024)
-    left = p.left + leftStrip * steps * TileKernels.stepBytes
+    (line, step, second) = (64, stepBytes, 1_024)
+    left = p.left + leftStrip * steps * stepBytes
   }
   let initial = p.initial.map { $0 + firstRow * p.initialStride + firstColumn }
   let size = p.cIsBFloat16 ? 2 : 4
@@ -99,7 +104,8 @@ private func multiplyBlock(_ p: TileProduct, _ leftStrip: Int, _ rightStrip: Int
       }
     }
     tiles_multiply(
-      left, line, step, second, right, steps, initial == nil ? nil : UnsafePointer(block), extent * 4, block, extent * 4)
+      left, line, step, second, right, steps, initial == nil ? nil : UnsafePointer(block), extent * 4, block, extent * 4
+    )
     for row in 0..<rows {
       let start = target + row * p.cStride * size
       for column in 0..<columns {

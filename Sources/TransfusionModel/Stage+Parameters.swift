@@ -49,7 +49,7 @@ extension Stage {
   /// The bfloat16 copy of a parameter that GEMMs read, for `Device.adamW` to write; nil where there is none.
   public func computeCopy(of parameter: StageParameter) -> Tensor? {
     guard let copies, let offset = parameter.copyOffset else { return nil }
-    return copies.slice(at: offset, shape: parameter.specification.shape)
+    return copies.slice(at: offset, shape: Extents(parameter.specification.shape))
   }
 }
 
@@ -101,8 +101,9 @@ struct WeightFinder {
       return parameter
     }
     let first = found[0]
-    var shape = first.specification.shape
-    shape[0] = found.reduce(0) { $0 + $1.specification.shape[0] }
+    var extents = first.specification.shape
+    extents[0] = found.reduce(0) { $0 + $1.specification.shape[0] }
+    let shape = Extents(extents)
     let value = fixed.values.slice(at: first.offset, shape: shape)
     var operand = value
     if let copies = fixed.copies, let offset = first.copyOffset { operand = copies.slice(at: offset, shape: shape) }

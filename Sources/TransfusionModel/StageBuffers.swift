@@ -12,9 +12,9 @@ final class TensorAllocator {
   func callAsFunction(_ type: ElementType, _ shape: Int...) throws(DeviceError) -> Tensor {
     bytes += shape.reduce(1, *) * type.sizeBytes
     guard let device else {
-      return Tensor(storage: Storage(type: type, count: shape.reduce(1, *)), offset: 0, shape: shape)
+      return Tensor(storage: Storage(type: type, count: shape.reduce(1, *)), offset: 0, shape: Extents(shape))
     }
-    return try device.allocate(type, shape)
+    return try device.allocate(type, Extents(shape))
   }
 }
 

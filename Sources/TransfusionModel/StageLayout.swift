@@ -11,7 +11,7 @@ public struct StageParameter: Hashable, Sendable {
   public let copyOffset: Int?
 
   /// This tensor's part of a flat buffer laid out as the stage's values.
-  public func view(of flat: Tensor) -> Tensor { flat.slice(at: offset, shape: specification.shape) }
+  public func view(of flat: Tensor) -> Tensor { flat.slice(at: offset, shape: Extents(specification.shape)) }
 }
 
 /// Where the parameters of a range of units lie in one flat buffer.
@@ -66,7 +66,7 @@ struct StageLayout {
 /// A parameter, or several that lie back to back, as the layers see it.
 struct Weight {
   let offset: Int
-  let shape: [Int]
+  let shape: Extents
   /// The float32 master.
   let value: Tensor
   /// What GEMMs read: the compute-type copy, or the master itself in float32.

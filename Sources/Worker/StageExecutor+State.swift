@@ -44,10 +44,10 @@ extension StageExecutor {
       let parameter = stage.parameters[tensor.index].specification
       try load(
         Self.firstMomentPath(parameter.name), of: reader,
-        into: firstMoments.slice(at: tensor.offset, shape: parameter.shape))
+        into: firstMoments.slice(at: tensor.offset, shape: Extents(parameter.shape)))
       try load(
         Self.secondMomentPath(parameter.name), of: reader,
-        into: secondMoments.slice(at: tensor.offset, shape: parameter.shape))
+        into: secondMoments.slice(at: tensor.offset, shape: Extents(parameter.shape)))
     }
     stage.refreshComputeCopies()
     try device.wait()

@@ -25,7 +25,8 @@ import Testing
         let b = try device.tensor(type, tb ? [s.n, s.k] : [s.k, s.n], gaussians(2, s.k * s.n))
         let c = try device.tensor(result, [s.m, s.n], gaussians(3, s.m * s.n))
         let base = try device.tensor(.float32, [s.m, s.n], gaussians(4, s.m * s.n))
-        device.matmul(a, transposed: ta, b, transposed: tb, adding: result == .float32 && ta ? (tb ? base : c) : nil, into: c)
+        device.matmul(
+          a, transposed: ta, b, transposed: tb, adding: result == .float32 && ta ? (tb ? base : c) : nil, into: c)
         results.append(try device.values(c))
       }
       return results

@@ -91,3 +91,38 @@ VECTOR_INLINE double vector_total_double(vector_double8 x) {
   __auto_type two = four.lo + four.hi;
   return two.x + two.y;
 }
+
+// Sixteen (or eight) lines of sixteen elements, `stride` apart, become sixteen lines of sixteen (or eight).
+VECTOR_INLINE void vector_transpose16(const float *source, long stride, float *target, long target_stride) {
+  vector_float16 r[16], t[16];
+  for (int i = 0; i < 16; i++) __builtin_memcpy(&r[i], source + i * stride, sizeof r[i]);
+  // Four rounds of interleaving halves with the line half of all lines further on transpose a square of 2^4.
+  for (int round = 0; round < 4; round++) {
+    for (int i = 0; i < 8; i++) {
+      t[2 * i] = __builtin_shufflevector(
+          r[i], r[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      t[2 * i + 1] = __builtin_shufflevector(
+          r[i], r[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    for (int i = 0; i < 16; i++) r[i] = t[i];
+  }
+  for (int i = 0; i < 16; i++) __builtin_memcpy(target + i * target_stride, &r[i], sizeof r[i]);
+}
+VECTOR_INLINE void vector_transpose8(const float *source, long stride, float *target, long target_stride) {
+  vector_float16 r[8], t[8];
+  for (int i = 0; i < 8; i++) __builtin_memcpy(&r[i], source + i * stride, sizeof r[i]);
+  // Three rounds leave two target lines in each vector.
+  for (int round = 0; round < 3; round++) {
+    for (int i = 0; i < 4; i++) {
+      t[2 * i] = __builtin_shufflevector(r[i], r[i + 4], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      t[2 * i + 1] =
+          __builtin_shufflevector(r[i], r[i + 4], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    for (int i = 0; i < 8; i++) r[i] = t[i];
+  }
+  for (int i = 0; i < 8; i++) {
+    vector_float8 lower = r[i].lo, upper = r[i].hi;
+    __builtin_memcpy(target + 2 * i * target_stride, &lower, sizeof lower);
+    __builtin_memcpy(target + (2 * i + 1) * target_stride, &upper, sizeof upper);
+  }
+}

@@ -1,0 +1,173 @@
+import CVector
+import KernelInterface
+
+/// Products of float32 operands: strips of 8 rows and 32 columns, whose sixteen sums of sixteen lanes stay in the
+/// registers of AVX-512. (They would spill from those of AVX2, where the products are oneDNN's.)
+public let productKernels = ProductKernels(
+  leftLines: 8, rightLines: 32, innerStep: 1, elementBytes: 4, readsLeftRows: false, pack: { packKernel($0) },
+  multiply: { multiplyKernel($0) })
+
+private var leftLines: Int { 8 }
+private var rightLines: Int { 32 }
+
+/// A packed strip holds its lines side by side for each inner element.
+private func packKernel(_ p: Packing) {
+  let source = p.source.assumingMemoryBound(to: Float.self)
+  let extent = p.side == .left ? leftLines : rightLines
+  if p.innerIsContiguous {
+    for first in stride(from: 0, to: p.lines, by: extent) {
+      let target = (p.packed + first / extent * p.stripBytes).assumingMemoryBound(to: Float.self)
+      packTransposed(source + first * p.stride, p.stride, min(extent, p.lines - first), extent, p.inner, target)
+    }
+    return
+  }
+  for index in 0..<p.inner {
+    let row = source + index * p.stride
+    for first in stride(from: 0, to: p.lines, by: extent) {
+      let target = (p.packed + first / extent * p.stripBytes).assumingMemoryBound(to: Float.self) + index * extent
+      let lines = min(extent, p.lines - first)
+      if lines == extent {
+        target.update(from: row + first, count: extent)
+      } else {
+        for line in 0..<extent { target[line] = line < lines ? row[first + line] : 0 }
+      }
+    }
+  }
+}
+
+/// Lines of contiguous inner elements, sixteen by sixteen (or by eight) through registers.
+@inline(__always)
+private func packTransposed(
+  _ source: Floats, _ stride: Int, _ lines: Int, _ extent: Int, _ inner: Int, _ target: MutableFloats
+) {
+  var index = 0
+  if lines == extent {
+    while index + 16 <= inner {
+      var line = 0
+      while line + 16 <= extent {
+        vector_transpose16(source + line * stride + index, stride, target + index * extent + line, extent)
+        line += 16
+      }
+      if line < extent {
+        vector_transpose8(source + line * stride + index, stride, target + index * extent + line, extent)
+      }
+      index += 16
+    }
+  }
+  while index < inner {
+    for line in 0..<extent { target[index * extent + line] = line < lines ? source[line * stride + index] : 0 }
+    index += 1
+  }
+}
+
+private func multiplyKernel(_ p: PackedProduct) {
+  let leftStrips = (p.rows + leftLines - 1) / leftLines
+  let rightStrips = (p.columns + rightLines - 1) / rightLines
+  withUnsafeTemporaryAllocation(byteCount: leftLines * rightLines * 4, alignment: 64) { memory in
+    guard let block = memory.bindMemory(to: Float.self).baseAddress else { return }
+    switch p.outer {
+    case .left:
+      for left in 0..<leftStrips { for right in 0..<rightStrips { multiplyBlock(p, left, right, block) } }
+    case .right:
+      for right in 0..<rightStrips { for left in 0..<leftStrips { multiplyBlock(p, left, right, block) } }
+    }
+  }
+}
+
+@inline(__always)
+private func multiplyBlock(_ p: PackedProduct, _ leftStrip: Int, _ rightStrip: Int, _ block: MutableFloats) {
+  let (firstRow, firstColumn) = (leftStrip * leftLines, rightStrip * rightLines)
+  let (rows, columns) = (min(leftLines, p.rows - firstRow), min(rightLines, p.columns - firstColumn))
+  let left = p.left.assumingMemoryBound(to: Float.self) + leftStrip * p.inner * leftLines
+  let right = p.right.assumingMemoryBound(to: Float.self) + rightStrip * p.inner * rightLines
+  let initial = p.initial.map { $0 + firstRow * p.initialStride + firstColumn }
+  let size = p.cIsBFloat16 ? 2 : 4
+  let target = p.c + (firstRow * p.cStride + firstColumn) * size
+  if rows == leftLines, columns == rightLines, !p.cIsBFloat16 {
+    multiplyStrips(
+      left, right, p.inner, initial, p.initialStride, target.assumingMemoryBound(to: Float.self), p.cStride)
+    return
+  }
+  // The matrix ends inside the block, or c is narrower: through scratch.
+  if let initial {
+    for row in 0..<rows {
+      for column in 0..<columns { block[row * rightLines + column] = initial[row * p.initialStride + column] }
+    }
+  }
+  multiplyStrips(left, right, p.inner, initial == nil ? nil : Floats(block), rightLines, block, rightLines)
+  for row in 0..<rows {
+    let line = target + row * p.cStride * size
+    for column in 0..<columns {
+      let value = block[row * rightLines + column]
+      if p.cIsBFloat16 {
+        BFloat16.store(one: value, line + column * 2)
+      } else {
+        Float.store(one: value, line + column * 4)
+      }
+    }
+  }
+}
+
+/// Two vectors of one row of c.
+private struct RowSums {
+  var a, b: Vector
+
+  @inline(__always)
+  init(_ initial: Floats?, _ offset: Int) {
+    guard let initial else {
+      (a, b) = (.zero, .zero)
+      return
+    }
+    a = Float.load(initial + offset)
+    b = Float.load(initial + offset + 16)
+  }
+  @inline(__always)
+  mutating func add(_ left: Float, _ x: Vector, _ y: Vector) {
+    let factor = splat(left)
+    a = a.addingProduct(factor, x)
+    b = b.addingProduct(factor, y)
+  }
+  @inline(__always)
+  func store(_ target: MutableFloats) {
+    Float.store(a, target)
+    Float.store(b, target + 16)
+  }
+}
+
+/// c[8, 32] = initial + left strip x right strip, all sums in registers.
+@inline(__always)
+private func multiplyStrips(
+  _ left: Floats, _ right: Floats, _ inner: Int, _ initial: Floats?, _ initialStride: Int, _ c: MutableFloats,
+  _ stride: Int
+) {
+  var row0 = RowSums(initial, 0)
+  var row1 = RowSums(initial, initialStride)
+  var row2 = RowSums(initial, 2 * initialStride)
+  var row3 = RowSums(initial, 3 * initialStride)
+  var row4 = RowSums(initial, 4 * initialStride)
+  var row5 = RowSums(initial, 5 * initialStride)
+  var row6 = RowSums(initial, 6 * initialStride)
+  var row7 = RowSums(initial, 7 * initialStride)
+  var (a, b) = (left, right)
+  for _ in 0..<inner {
+    let (x, y) = (Float.load(b), Float.load(b + 16))
+    row0.add(a[0], x, y)
+    row1.add(a[1], x, y)
+    row2.add(a[2], x, y)
+    row3.add(a[3], x, y)
+    row4.add(a[4], x, y)
+    row5.add(a[5], x, y)
+    row6.add(a[6], x, y)
+    row7.add(a[7], x, y)
+    a += leftLines
+    b += rightLines
+  }
+  row0.store(c)
+  row1.store(c + stride)
+  row2.store(c + 2 * stride)
+  row3.store(c + 3 * stride)
+  row4.store(c + 4 * stride)
+  row5.store(c + 5 * stride)
+  row6.store(c + 6 * stride)
+  row7.store(c + 7 * stride)
+}
