@@ -72,22 +72,16 @@ extension StageExecutor {
     leafGradient = gradient
     let isLastOfStep = m == microbatches.count - 1
     if isLastOfStep { try group.begin(step: step, partials: sums.sums(with: leaf, gradient: gradient)) }
-    var failure: (any Error)?
-    timed(\.backward, .backward, step: step, microbatch: index) {
-      stage.backward(slot: slot, gradient: gradient, denominators: denominators, accumulate: !isFirstOfLeaf) {
+    try timed(\.backward, .backward, step: step, microbatch: index) {
+      try stage.backward(slot: slot, gradient: gradient, denominators: denominators, accumulate: !isFirstOfLeaf) {
         tensors in
-        guard isLastOfStep, failure == nil, !tensors.isEmpty else { return }
-        do {
-          try timed(\.reduce, .reduce, step: step) {
-            sums.add(leaf: leaf, gradient: gradient, elements: elements(of: tensors), on: device)
-            try group.finished(tensors: tensors)
-          }
-        } catch {
-          failure = error
+        guard isLastOfStep, !tensors.isEmpty else { return }
+        try timed(\.reduce, .reduce, step: step) {
+          sums.add(leaf: leaf, gradient: gradient, elements: elements(of: tensors), on: device)
+          try group.finished(tensors: tensors)
         }
       }
     }
-    if let failure { throw failure }
     if isLastOfStep {
       sums.settle(leaf: leaf, gradient: gradient)
     } else if (index + 1) % leafSize == 0 {
