@@ -123,5 +123,5 @@ import Testing
 }
 
 extension Device {
-  func tensor(_ shape: [Int], _ values: [Float]) throws -> Tensor { try tensor(.float32, shape, values) }
+  func tensor(_ shape: Extents, _ values: [Float]) throws -> Tensor { try tensor(.float32, shape, values) }
 }

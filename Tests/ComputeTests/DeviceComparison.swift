@@ -57,7 +57,7 @@ func bfloat16Bits(_ value: Float) -> UInt16 {
 }
 
 extension Device {
-  func tensor(_ type: ElementType = .float32, _ shape: [Int], _ values: [Float]) throws -> Tensor {
+  func tensor(_ type: ElementType = .float32, _ shape: Extents, _ values: [Float]) throws -> Tensor {
     let tensor = try allocate(type, shape)
     if type == .bfloat16 { upload(values.map(bfloat16Bits), to: tensor) } else { upload(values, to: tensor) }
     return tensor
