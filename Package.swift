@@ -12,7 +12,10 @@ import PackageDescription
 /// The SIMD loops are one set of sources compiled once per instruction set (the second and third
 /// folder hold links to the files of the first); `Compute` picks one at start.
 let kernelTargets: [Target] =
-  [.target(name: "Kernels", dependencies: ["KernelInterface", "CVector"], swiftSettings: [.unsafeFlags(["-Ounchecked"])])]
+  [
+    .target(
+      name: "Kernels", dependencies: ["KernelInterface", "CVector"], swiftSettings: [.unsafeFlags(["-Ounchecked"])])
+  ]
   + (isX86
     ? [
       .target(
@@ -60,9 +63,10 @@ let package = Package(
     // Pure: no sockets, files, clocks or randomness.
     .target(name: "ClusterModel"),
     .target(name: "Schedules", dependencies: ["ClusterModel"]),
+    .target(name: "Tracing", dependencies: ["ClusterModel"]),
     .target(
       name: "Wire",
-      dependencies: ["ClusterModel", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
+      dependencies: ["ClusterModel", "Tracing", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
       exclude: ["Protos"]),
     .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules", "Wire"]),
     .target(name: "Randomness"),
@@ -73,7 +77,8 @@ let package = Package(
     .target(name: "Compute", dependencies: ["COneDNN", "CProcessor", "KernelInterface"] + kernelDependencies),
     .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
     .target(name: "Optimizers", dependencies: ["Compute"]),
-    .target(name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
+    .target(
+      name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
 
     // Input and output.
     .target(name: "HDF5", dependencies: ["CHDF5"]),
@@ -83,20 +88,22 @@ let package = Package(
     .target(name: "Collectives", dependencies: ["ClusterModel", "Compute"]),
     .target(
       name: "Configuration",
-      dependencies: ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData", .product(name: "Yams", package: "Yams")]),
+      dependencies: [
+        "ClusterModel", "TransfusionModel", "Optimizers", "TrainingData", .product(name: "Yams", package: "Yams"),
+      ]),
 
     // The shells.
     .target(
       name: "Coordinator",
       dependencies: [
-        "ClusterModel", "Wire", "ControlPlane", "Transport", "Checkpoints",
+        "ClusterModel", "Wire", "ControlPlane", "Transport", "Checkpoints", "Tracing",
         .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
     .target(
       name: "Worker",
       dependencies: [
         "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute",
-        "TransfusionModel", "Optimizers", "TrainingData", "Configuration",
+        "TransfusionModel", "Optimizers", "TrainingData", "Configuration", "Tracing",
         .product(name: "Logging", package: "swift-log"),
       ]),
     .target(
@@ -118,12 +125,16 @@ let package = Package(
     // Tests: one target per module, end to end on real processes, tidy.
     .testTarget(name: "ClusterModelTests", dependencies: ["ClusterModel"]),
     .testTarget(name: "SchedulesTests", dependencies: ["Schedules", "ClusterModel"]),
-    .testTarget(name: "WireTests", dependencies: ["Wire", "ClusterModel"]),
+    .testTarget(name: "TracingTests", dependencies: ["Tracing", "ClusterModel"]),
+    .testTarget(name: "WireTests", dependencies: ["Wire", "ClusterModel", "Tracing"]),
     .testTarget(
-      name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules", "Wire"], exclude: ["Scenarios"]),
+      name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules", "Wire"],
+      exclude: ["Scenarios"]),
     .testTarget(name: "RandomnessTests", dependencies: ["Randomness"]),
     .testTarget(name: "ComputeTests", dependencies: ["Compute", "KernelInterface", "Randomness"] + kernelDependencies),
-    .testTarget(name: "TransfusionModelTests", dependencies: ["TransfusionModel", "ModelVerification", "Compute", "Randomness"], resources: [.copy("Fixtures")]),
+    .testTarget(
+      name: "TransfusionModelTests", dependencies: ["TransfusionModel", "ModelVerification", "Compute", "Randomness"],
+      resources: [.copy("Fixtures")]),
     .testTarget(name: "OptimizersTests", dependencies: ["Optimizers", "Compute"]),
     .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
     .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel", "CZeroMQ"]),

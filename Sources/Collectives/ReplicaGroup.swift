@@ -27,21 +27,58 @@ public final class ReplicaGroup {
       members: members, replica: replica, stage: stage, spans: tensors, owners: owners)
   }
 
-  /// Completes the sums of a step for the tensors that this replica owns.
-  ///
-  /// Every replica of the stage must call it for the same step.
-  /// - Parameters:
-  ///   - partials: flat gradients, one for each of `LeafTree.wholeSubtrees` of the replica's leaves, in
-  ///     order; their contents are used up.
-  ///   - results: a flat float32 tensor for each owned tensor, in order of the tensor.
+  // MARK: Sums, tensor by tensor
+
+  /// Begins the sums of a step. Every replica of the stage must sum the same steps.
+  /// - Parameter partials: where the sums of each of `LeafTree.wholeSubtrees` of the replica's leaves will be, in
+  ///   order and in flat layout; their contents are used up.
+  /// - Throws: ``CollectiveError``
+  public func begin(step: Step, partials: [(node: Range<Int>, gradient: Tensor)]) throws {
+    try reduction.begin(step: step, partials: partials)
+  }
+
+  /// The partial sums of these tensors are final. Sends what can be sent and adds what has arrived, without
+  /// waiting for anybody; each tensor is finished once.
+  /// - Throws: the link's or the device's error.
+  public func finished(tensors: Range<Int>) throws { try reduction.finished(tensors: tensors) }
+
+  /// Waits for the other replicas' parts.
+  /// - Returns: which of the partials now holds the whole sums of the tensors that this replica owns; what it
+  ///   holds of others is undefined.
+  /// - Throws: the link's or the device's error.
+  public func complete() throws -> Int { try reduction.complete() }
+
+  // MARK: Parameters, bucket by bucket
+
+  /// The order in which owned tensors should be updated: by round, tensors or parts of them.
+  package private(set) lazy var updateRounds: [[Bucket.Member]] = reduction.updateRounds
+
+  /// Begins to bring the owners' updated tensors to all replicas.
+  package func beginGather(step: Step) { reduction.beginGather(step: step) }
+
+  /// The owned tensors of a round are updated in `values`: sends them, and takes what has arrived of others.
+  /// - Parameter taken: called with each tensor, or part of one, that is new in `values`.
+  /// - Throws: the link's or the device's error.
+  package func sendUpdated(round: Int, values: Tensor, taken: (Bucket.Member) throws -> Void) throws {
+    try reduction.sendUpdated(round: round, values: values, taken: taken)
+  }
+
+  /// Waits for all tensors that others have updated.
+  /// - Throws: the link's or the device's error.
+  package func completeGather(values: Tensor, taken: (Bucket.Member) throws -> Void) throws {
+    try reduction.completeGather(values: values, taken: taken)
+  }
+
+  // MARK: Whole steps
+
+  /// Completes the sums of a step for the tensors that this replica owns, all at once.
+  /// - Parameter results: a flat float32 tensor for each owned tensor, in order of the tensor.
   /// - Throws: ``CollectiveError``, or the link's or the device's error.
   public func reduce(step: Step, partials: [(node: Range<Int>, gradient: Tensor)], into results: [Tensor]) throws {
     try reduction.reduce(step: step, partials: partials, into: results)
   }
 
   /// Brings the owners' updated tensors to all replicas, in the stage's flat parameters.
-  ///
-  /// Every replica of the stage must call it for the same step.
   /// - Throws: the link's or the device's error.
   public func gather(step: Step, values: Tensor) throws {
     try reduction.gather(step: step, values: values)

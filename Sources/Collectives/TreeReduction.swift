@@ -1,16 +1,22 @@
 import ClusterModel
 
-/// Gradient sums over the replicas of a stage, added along the leaf tree and nothing else.
+/// Gradient sums over the replicas of a stage, added along the leaf tree and nothing else; then the owners'
+/// updated parameters to everybody.
 ///
 /// Each replica holds the sums of the whole subtrees in its range of leaves. For every bucket they go to its
 /// owner, who completes the tree: a node is what one replica has summed, or its left half plus its right
 /// half. Which replica has what changes who adds, never what is added to what, so the bits are the same for
-/// every division of the leaves.
+/// every division of the leaves. (A sum of two is the same in either order, so it is kept in whichever of the
+/// two is ours.)
 ///
-/// All replicas walk through the buckets in rounds, one bucket of every owner in each, and send one round
-/// ahead of what they wait for: nobody waits for a frame that its sender would send only after waiting
-/// itself, and a sender is never more than a few rounds ahead of the slowest.
+/// A step is driven tensor by tensor, so that buckets leave while the backward pass still runs:
+/// `begin`, `finished` for each range of tensors, `complete`; then `beginGather`, `sendUpdated` for each of its
+/// buckets, `completeGather`. All replicas go through the buckets in the same rounds, one bucket of every owner
+/// in each. Nobody waits before `complete`, and there for a round only after having sent its own of that
+/// round; nobody is more than `window` bytes of rounds ahead of what it has summed itself.
 package final class TreeReduction<Memory: ReductionMemory> {
+  package typealias Partial = (node: Range<Int>, gradient: Memory.Block)
+
   private let memory: Memory
   private let link: any Link
   private let tree: LeafTree
@@ -19,20 +25,46 @@ package final class TreeReduction<Memory: ReductionMemory> {
   private let stage: UInt32
   /// Of each replica, the nodes whose sums it has, left to right.
   private let nodes: [[Range<Int>]]
-  /// Where each such node is summed: replica and place in its list.
-  private let places: [Range<Int>: (replica: Int, ordinal: Int)]
-  private let buckets: [[Bucket]]
+  /// Where each such node is summed.
+  private let places: [Range<Int>: Place]
+  /// Of each owner its buckets.
+  package let buckets: [[Bucket]]
+  /// Of each tensor, the buckets of its owner that hold some of it.
+  private let roundsOfTensor: [(owner: Int, rounds: [Int])]
   private let rounds: Int
+  /// How many rounds may be sent before the first of them is summed.
+  private let roundsAhead: Int
   private let ownedTensors: Int
   private var scratch: [Memory.Block] = []
   private var freeScratch: [Int] = []
-  private let staging: UnsafeMutableRawBufferPointer
 
-  /// A sum that is being completed: one of our own partials, or received into scratch.
+  private struct Place {
+    var replica: Int
+    /// Place in its list.
+    var ordinal: Int
+  }
+  /// A sum that is being completed.
   private enum Operand {
+    /// One of our own partials.
     case partial(Int)
     case scratch(Int)
+    /// Another's, not received yet.
+    case remote(Place)
   }
+
+  /// One step on its way.
+  private struct Progress {
+    var step: Step
+    var partials: [Partial]
+    /// Of each owner and round, tensors (or parts) whose partial sums are not final.
+    var unfinished: [[Int]]
+    /// Rounds whose frames to others have all left.
+    var sentRounds = 0
+    /// Rounds whose own bucket is summed.
+    var summedRounds = 0
+  }
+  private var progress: Progress?
+  private var gathering: (step: Step, takenRounds: Int)?
 
   package init(
     memory: Memory, link: any Link, leaves: Int, replicaLeaves: [Range<Int>], members: [WorkerID], replica: Int,
@@ -43,7 +75,8 @@ package final class TreeReduction<Memory: ReductionMemory> {
         reason: "\(replicaLeaves.count) ranges of leaves for \(members.count) replicas")
     }
     guard replicaLeaves.first?.lowerBound == 0, replicaLeaves.last?.upperBound == leaves,
-      zip(replicaLeaves, replicaLeaves.dropFirst()).allSatisfy({ $0.upperBound == $1.lowerBound })
+      zip(replicaLeaves, replicaLeaves.dropFirst()).allSatisfy({ $0.upperBound == $1.lowerBound }),
+      !replicaLeaves.contains(where: \.isEmpty)
     else { throw CollectiveError.invalidGroup(reason: "\(replicaLeaves) do not divide \(leaves) leaves") }
     guard owners.count == spans.count, owners.allSatisfy(members.indices.contains) else {
       throw CollectiveError.invalidGroup(reason: "\(spans.count) tensors with \(owners.count) owners")
@@ -55,16 +88,26 @@ package final class TreeReduction<Memory: ReductionMemory> {
     self.stage = UInt32(stage)
     tree = LeafTree(leaves: leaves)
     nodes = replicaLeaves.map(tree.wholeSubtrees)
-    var places: [Range<Int>: (replica: Int, ordinal: Int)] = [:]
+    var places: [Range<Int>: Place] = [:]
     for (replica, list) in nodes.enumerated() {
-      for (ordinal, node) in list.enumerated() { places[node] = (replica, ordinal) }
+      for (ordinal, node) in list.enumerated() { places[node] = Place(replica: replica, ordinal: ordinal) }
     }
     self.places = places
-    buckets = Bucket.plan(spans: spans, owners: owners, replicas: members.count, size: bucketSize)
+    let buckets = Bucket.plan(spans: spans, owners: owners, replicas: members.count, size: bucketSize)
+    self.buckets = buckets
+    var roundsOfTensor = owners.map { (owner: $0, rounds: [Int]()) }
+    for list in buckets {
+      for (round, bucket) in list.enumerated() {
+        for member in bucket.members { roundsOfTensor[member.tensor].rounds.append(round) }
+      }
+    }
+    self.roundsOfTensor = roundsOfTensor
     rounds = buckets.map(\.count).max() ?? 0
+    let sent = buckets.enumerated().filter { $0.offset != replica }.flatMap { $0.element }
+    let frames = nodes[replica].count
+    let largestFrames = (sent.map(\.elements).max() ?? 0) * MemoryLayout<Float>.size * frames * (members.count - 1)
+    roundsAhead = max(1, bucketSize.windowBytes / max(largestFrames, 1))
     ownedTensors = owners.count { $0 == replica }
-    let largest = buckets.joined().map(\.elements).max() ?? 0
-    staging = .allocate(byteCount: max(largest, 1) * MemoryLayout<Float>.size, alignment: 64)
     // Allocated here, because a steady step allocates nothing.
     let largestOwned = buckets[replica].map(\.elements).max() ?? 0
     if largestOwned > 0 {
@@ -74,130 +117,268 @@ package final class TreeReduction<Memory: ReductionMemory> {
       }
     }
   }
-  deinit { staging.deallocate() }
 
-  /// Blocks that completing a node takes at its worst, and what it leaves in use (0 or 1).
-  private func scratchNeeded(for node: Range<Int>) -> (peak: Int, left: Int) {
-    if let place = places[node] { return place.replica == replica ? (0, 0) : (1, 1) }
-    guard let (first, second) = LeafTree.children(of: node) else { return (0, 0) }
+  /// Blocks that completing a node takes at its worst, and what it leaves in use: 1 where the sum is neither one
+  /// of ours nor still to be received.
+  private func scratchNeeded(for node: Range<Int>) -> (peak: Int, left: Int, isRemote: Bool) {
+    if let place = places[node] { return (0, 0, place.replica != replica) }
+    guard let (first, second) = LeafTree.children(of: node) else { return (0, 0, false) }
     let left = scratchNeeded(for: first)
     let right = scratchNeeded(for: second)
-    return (max(left.peak, left.left + right.peak), left.left)
+    let before = left.left + right.left
+    let made = left.isRemote && right.isRemote ? 1 : 0
+    let hasOurs = !(left.isRemote || left.left == 1) || !(right.isRemote || right.left == 1)
+    return (max(left.peak, left.left + right.peak, before + made), hasOurs ? 0 : 1, false)
   }
 
   // MARK: Reduce
 
-  /// - Parameters:
-  ///   - partials: the sums of the replica's whole subtrees, left to right, in flat layout; used up.
-  ///   - results: one block for each tensor that this replica owns, in order of the tensor.
-  package func reduce(step: Step, partials: [(node: Range<Int>, gradient: Memory.Block)], into results: [Memory.Block])
-    throws
-  {
+  /// Begins the sums of a step.
+  ///
+  /// - Parameter partials: where the sums of the replica's whole subtrees will be, left to right, in flat layout;
+  ///   they become final tensor by tensor (``finished(tensors:)``) and are used up.
+  package func begin(step: Step, partials: [Partial]) throws {
     guard partials.map(\.node) == nodes[replica] else {
       throw CollectiveError.wrongPartials(step: step, expected: nodes[replica], given: partials.map(\.node))
     }
+    progress = Progress(step: step, partials: partials, unfinished: buckets.map { $0.map(\.members.count) })
+  }
+
+  /// The partial sums of these tensors are final: sends what is complete, adds what has arrived. Never waits.
+  package func finished(tensors: Range<Int>) throws {
+    for tensor in tensors {
+      let (owner, rounds) = roundsOfTensor[tensor]
+      for round in rounds { progress?.unfinished[owner][round] -= 1 }
+    }
+    guard members.count > 1 else { return }
+    var moved = true
+    while moved {
+      moved = try sendNextRound()
+      guard let now = progress, now.summedRounds < now.sentRounds, canSum(round: now.summedRounds) else { continue }
+      try sumNextRound()
+      moved = true
+    }
+  }
+
+  /// Waits for what is missing; all tensors must be finished.
+  /// - Returns: which of the partials holds the whole sums of the tensors that this replica owns.
+  package func complete() throws -> Int {
+    precondition(progress?.unfinished.joined().allSatisfy { $0 == 0 } ?? false, "completing sums that are not begun")
+    defer { progress = nil }
+    guard members.count > 1 else { return 0 }
+    while let now = progress, now.summedRounds < rounds {
+      while try sendNextRound() {}
+      try sumNextRound()
+    }
+    return resultOrdinal
+  }
+
+  /// The whole step at once, into a block for each tensor that this replica owns, in order of the tensor.
+  package func reduce(step: Step, partials: [Partial], into results: [Memory.Block]) throws {
     guard results.count == ownedTensors else {
       throw CollectiveError.wrongResults(step: step, expected: ownedTensors, given: results.count)
     }
-    if rounds > 0 { try sendPartials(round: 0, step, partials) }
-    for round in 0..<rounds {
-      if round + 1 < rounds { try sendPartials(round: round + 1, step, partials) }
-      guard round < buckets[replica].count else { continue }
-      let bucket = buckets[replica][round]
-      switch try sum(0..<tree.leaves, bucket, step, partials) {
-      case .partial(let index):
-        for member in bucket.members {
-          memory.copy(
-            partials[index].gradient, at: member.flatOffset, to: results[member.ownedPosition], at: 0,
-            count: member.count)
-        }
-      case .scratch(let index):
-        for member in bucket.members {
-          memory.copy(
-            scratch[index], at: member.packedOffset, to: results[member.ownedPosition], at: 0, count: member.count)
-        }
-        freeScratch.append(index)
-      }
+    try begin(step: step, partials: partials)
+    try finished(tensors: roundsOfTensor.indices)
+    let gradient = partials[try complete()].gradient
+    for member in buckets[replica].flatMap(\.members) {
+      memory.copy(
+        gradient, at: member.flatOffset, to: results[member.ownedPosition], at: member.tensorOffset,
+        count: member.count)
     }
   }
 
-  private func sendPartials(
-    round: Int, _ step: Step, _ partials: [(node: Range<Int>, gradient: Memory.Block)]
-  ) throws {
+  /// Sends our partial sums of the next round to their owners, if they are final and the window allows.
+  private func sendNextRound() throws -> Bool {
+    guard let now = progress, now.sentRounds < rounds, now.sentRounds < now.summedRounds + roundsAhead else {
+      return false
+    }
+    let round = now.sentRounds
+    for owner in members.indices where owner != replica && round < buckets[owner].count {
+      if now.unfinished[owner][round] > 0 { return false }
+    }
     for owner in members.indices where owner != replica && round < buckets[owner].count {
       let bucket = buckets[owner][round]
-      for (ordinal, partial) in partials.enumerated() {
-        try link.send(
-          key(.partialSum, step, ordinal: ordinal, bucket), to: members[owner], try pack(partial.gradient, bucket))
+      for (ordinal, partial) in now.partials.enumerated() {
+        try send(
+          key(.partialSum, now.step, ordinal: ordinal, bucket), to: [members[owner]], partial.gradient, bucket)
       }
+    }
+    progress?.sentRounds += 1
+    return true
+  }
+
+  /// Whether the round's own bucket can be summed without waiting.
+  private func canSum(round: Int) -> Bool {
+    guard round < buckets[replica].count else { return true }
+    guard let now = progress, now.unfinished[replica][round] == 0 else { return false }
+    let bucket = buckets[replica][round]
+    return members.indices.allSatisfy { other in
+      other == replica
+        || nodes[other].indices.allSatisfy { ordinal in
+          link.hasArrived(key(.partialSum, now.step, ordinal: ordinal, bucket), from: members[other])
+        }
     }
   }
 
-  /// The sum of a node of the tree for one bucket: left half + right half, always in this order.
-  private func sum(
-    _ node: Range<Int>, _ bucket: Bucket, _ step: Step, _ partials: [(node: Range<Int>, gradient: Memory.Block)]
-  ) throws -> Operand {
-    if let place = places[node] {
-      return place.replica == replica
-        ? .partial(place.ordinal) : .scratch(try receive(place.replica, place.ordinal, bucket, step))
+  private func sumNextRound() throws {
+    guard let now = progress else { return }
+    if now.summedRounds < buckets[replica].count {
+      let result = try sum(0..<tree.leaves, buckets[replica][now.summedRounds], now)
+      guard case .partial(resultOrdinal) = result else {
+        preconditionFailure("a sum over all leaves ended outside of our own part")
+      }
     }
+    progress?.summedRounds += 1
+  }
+
+  /// Which partial a sum over all leaves ends in: the first of ours that the tree meets.
+  private var resultOrdinal: Int { 0 }
+
+  /// The sum of a node of the tree for one bucket: its left half and its right half, nothing else.
+  private func sum(_ node: Range<Int>, _ bucket: Bucket, _ now: Progress) throws -> Operand {
+    if let place = places[node] { return place.replica == replica ? .partial(place.ordinal) : .remote(place) }
     guard let (first, second) = LeafTree.children(of: node) else {
       preconditionFailure("leaf \(node.lowerBound) belongs to no replica, though their ranges cover the tree")
     }
-    let left = try sum(first, bucket, step, partials)
-    let right = try sum(second, bucket, step, partials)
-    for run in bucket.runs {
-      switch (left, right) {
-      case (.partial(let a), .partial(let b)):
+    let left = try sum(first, bucket, now)
+    let right = try sum(second, bucket, now)
+    switch (left, right) {
+    case (.partial(let a), .partial(let b)):
+      for run in bucket.runs {
         memory.add(
-          partials[b].gradient, at: run.flatOffset, to: partials[a].gradient, at: run.flatOffset, count: run.count)
-      case (.partial(let a), .scratch(let b)):
-        memory.add(scratch[b], at: run.packedOffset, to: partials[a].gradient, at: run.flatOffset, count: run.count)
-      case (.scratch(let a), .partial(let b)):
-        memory.add(partials[b].gradient, at: run.flatOffset, to: scratch[a], at: run.packedOffset, count: run.count)
-      case (.scratch(let a), .scratch(let b)):
-        memory.add(scratch[b], at: run.packedOffset, to: scratch[a], at: run.packedOffset, count: run.count)
+          now.partials[b].gradient, at: run.flatOffset, to: now.partials[a].gradient, at: run.flatOffset,
+          count: run.count)
       }
+      return left
+    case (.partial(let a), .scratch(let b)), (.scratch(let b), .partial(let a)):
+      for run in bucket.runs {
+        memory.add(
+          scratch[b], at: run.packedOffset, to: now.partials[a].gradient, at: run.flatOffset, count: run.count)
+      }
+      freeScratch.append(b)
+      return .partial(a)
+    case (.partial(let a), .remote(let place)), (.remote(let place), .partial(let a)):
+      try receive(place, bucket, now.step) { bytes, packedOffset in
+        let flat = now.partials[a].gradient
+        try Self.forEachRun(of: bucket, bytes, at: packedOffset) { part, flatOffset in
+          try memory.add(part, to: flat, at: flatOffset, into: flat, at: flatOffset)
+        }
+      }
+      return .partial(a)
+    case (.scratch(let a), .scratch(let b)):
+      memory.add(scratch[b], at: 0, to: scratch[a], at: 0, count: bucket.elements)
+      freeScratch.append(b)
+      return left
+    case (.scratch(let a), .remote(let place)), (.remote(let place), .scratch(let a)):
+      try receiveAdding(place, bucket, now.step, to: a)
+      return .scratch(a)
+    case (.remote(let first), .remote(let second)):
+      guard let index = freeScratch.popLast() else {
+        preconditionFailure("completing the tree took more scratch than was counted")
+      }
+      try receive(first, bucket, now.step) { bytes, packedOffset in
+        memory.upload(bytes, to: scratch[index], at: packedOffset)
+      }
+      try receiveAdding(second, bucket, now.step, to: index)
+      return .scratch(index)
     }
-    if case .scratch(let index) = right { freeScratch.append(index) }
-    return left
   }
 
-  private func receive(_ from: Int, _ ordinal: Int, _ bucket: Bucket, _ step: Step) throws -> Int {
-    let part = stagingPart(bucket)
-    try link.receive(key(.partialSum, step, ordinal: ordinal, bucket), from: members[from], into: part)
-    guard let index = freeScratch.popLast() else {
-      preconditionFailure("completing the tree took more scratch than was counted")
+  private func receiveAdding(_ place: Place, _ bucket: Bucket, _ step: Step, to index: Int) throws {
+    try receive(place, bucket, step) { bytes, packedOffset in
+      try memory.add(bytes, to: scratch[index], at: packedOffset, into: scratch[index], at: packedOffset)
     }
-    memory.upload(UnsafeRawBufferPointer(part), to: scratch[index], at: 0)
-    return index
+  }
+
+  /// Hands over the sum of a node that another replica sent, piece by piece, with offsets in elements.
+  private func receive(
+    _ place: Place, _ bucket: Bucket, _ step: Step, _ body: (UnsafeRawBufferPointer, Int) throws -> Void
+  ) throws {
+    let size = MemoryLayout<Float>.size
+    try link.withReceived(
+      key(.partialSum, step, ordinal: place.ordinal, bucket), from: members[place.replica],
+      byteCount: bucket.bytes
+    ) { bytes, offset in try body(bytes, offset / size) }
+  }
+
+  /// The parts of a piece of a frame that are contiguous in flat tensors.
+  private static func forEachRun(
+    of bucket: Bucket, _ bytes: UnsafeRawBufferPointer, at packedOffset: Int,
+    _ body: (UnsafeRawBufferPointer, _ flatOffset: Int) throws -> Void
+  ) rethrows {
+    let size = MemoryLayout<Float>.size
+    let range = packedOffset..<packedOffset + bytes.count / size
+    for run in bucket.runs {
+      let common = range.clamped(to: run.packedOffset..<run.packedOffset + run.count)
+      if common.isEmpty { continue }
+      let start = (common.lowerBound - packedOffset) * size
+      try body(
+        UnsafeRawBufferPointer(rebasing: bytes[start..<start + common.count * size]),
+        run.flatOffset + common.lowerBound - run.packedOffset)
+    }
   }
 
   // MARK: Gather
 
-  /// Sends the tensors that this replica owns to the others and takes theirs, in a flat block.
-  package func gather(step: Step, values: Memory.Block) throws {
-    if rounds > 0 { try sendValues(round: 0, step, values) }
-    for round in 0..<rounds {
-      if round + 1 < rounds { try sendValues(round: round + 1, step, values) }
-      for owner in members.indices where owner != replica && round < buckets[owner].count {
-        let bucket = buckets[owner][round]
-        let part = stagingPart(bucket)
-        try link.receive(key(.parameters, step, ordinal: 0, bucket), from: members[owner], into: part)
-        for run in bucket.runs {
-          memory.upload(UnsafeRawBufferPointer(slice(part, run)), to: values, at: run.flatOffset)
-        }
-      }
+  /// What this replica should update in which round.
+  package var updateRounds: [[Bucket.Member]] { buckets[replica].map(\.members) }
+
+  /// Begins to bring the owners' updated tensors to all replicas.
+  package func beginGather(step: Step) { gathering = (step, 0) }
+
+  /// The tensors of `updateRounds[round]` are updated in `values`: sends them, takes what has arrived.
+  /// - Parameter taken: called with each tensor, or part of one, that was put into `values`.
+  package func sendUpdated(round: Int, values: Memory.Block, taken: (Bucket.Member) throws -> Void) throws {
+    guard let (step, _) = gathering, members.count > 1 else { return }
+    let bucket = buckets[replica][round]
+    let others = members.indices.filter { $0 != replica }.map { members[$0] }
+    try send(key(.parameters, step, ordinal: 0, bucket), to: others, values, bucket)
+    while let now = gathering, now.takenRounds <= round, hasArrived(round: now.takenRounds, now.step) {
+      try takeNextRound(values: values, taken)
+    }
+    // Whoever is far ahead waits, so that what is on the way stays bounded.
+    while let now = gathering, now.takenRounds + roundsAhead <= round {
+      try takeNextRound(values: values, taken)
     }
   }
 
-  private func sendValues(round: Int, _ step: Step, _ values: Memory.Block) throws {
-    guard members.count > 1, round < buckets[replica].count else { return }
-    let bucket = buckets[replica][round]
-    let bytes = try pack(values, bucket)
-    for other in members.indices where other != replica {
-      try link.send(key(.parameters, step, ordinal: 0, bucket), to: members[other], bytes)
+  /// Waits for the tensors that others have updated.
+  package func completeGather(values: Memory.Block, taken: (Bucket.Member) throws -> Void) throws {
+    defer { gathering = nil }
+    guard members.count > 1 else { return }
+    while let now = gathering, now.takenRounds < rounds { try takeNextRound(values: values, taken) }
+  }
+
+  /// The whole gather at once.
+  package func gather(step: Step, values: Memory.Block) throws {
+    beginGather(step: step)
+    for round in buckets[replica].indices { try sendUpdated(round: round, values: values) { _ in } }
+    try completeGather(values: values) { _ in }
+  }
+
+  private func hasArrived(round: Int, _ step: Step) -> Bool {
+    members.indices.allSatisfy { owner in
+      owner == replica || round >= buckets[owner].count
+        || link.hasArrived(key(.parameters, step, ordinal: 0, buckets[owner][round]), from: members[owner])
     }
+  }
+
+  private func takeNextRound(values: Memory.Block, _ taken: (Bucket.Member) throws -> Void) throws {
+    guard let (step, round) = gathering else { return }
+    for owner in members.indices where owner != replica && round < buckets[owner].count {
+      let bucket = buckets[owner][round]
+      try link.withReceived(
+        key(.parameters, step, ordinal: 0, bucket), from: members[owner],
+        byteCount: bucket.bytes
+      ) { bytes, offset in
+        Self.forEachRun(of: bucket, bytes, at: offset / MemoryLayout<Float>.size) { part, flatOffset in
+          memory.upload(part, to: values, at: flatOffset)
+        }
+      }
+      for member in bucket.members { try taken(member) }
+    }
+    gathering?.takenRounds += 1
   }
 
   // MARK: Frames
@@ -205,17 +386,15 @@ package final class TreeReduction<Memory: ReductionMemory> {
   private func key(_ kind: FrameKey.Kind, _ step: Step, ordinal: Int, _ bucket: Bucket) -> FrameKey {
     FrameKey(kind: kind, step: step, microbatch: UInt32(ordinal), stage: stage, part: UInt32(bucket.index))
   }
-  private func stagingPart(_ bucket: Bucket) -> UnsafeMutableRawBufferPointer {
-    UnsafeMutableRawBufferPointer(rebasing: staging[..<(bucket.elements * MemoryLayout<Float>.size)])
-  }
-  private func slice(_ part: UnsafeMutableRawBufferPointer, _ run: Bucket.Run) -> UnsafeMutableRawBufferPointer {
+
+  /// Sends a bucket of a flat block, written once into the memory that it travels from.
+  private func send(_ key: FrameKey, to workers: [WorkerID], _ block: Memory.Block, _ bucket: Bucket) throws {
     let size = MemoryLayout<Float>.size
-    return UnsafeMutableRawBufferPointer(
-      rebasing: part[run.packedOffset * size..<(run.packedOffset + run.count) * size])
-  }
-  private func pack(_ block: Memory.Block, _ bucket: Bucket) throws -> UnsafeRawBufferPointer {
-    let part = stagingPart(bucket)
-    for run in bucket.runs { try memory.download(block, at: run.flatOffset, into: slice(part, run)) }
-    return UnsafeRawBufferPointer(part)
+    try link.send(key, to: workers, byteCount: bucket.bytes) { bytes in
+      for run in bucket.runs {
+        let part = bytes[run.packedOffset * size..<(run.packedOffset + run.count) * size]
+        try memory.download(block, at: run.flatOffset, into: UnsafeMutableRawBufferPointer(rebasing: part))
+      }
+    }
   }
 }

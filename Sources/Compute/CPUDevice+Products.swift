@@ -52,7 +52,7 @@ extension CPUDevice {
     var operand = a
     if shared == .right || !leftLies {
       let memory = packed.reserve(kernels.packedBytes(shared, lines: sharedLines, inner: shape.inner))
-      pack(shape.packing(shared, shared == .left ? a : b, into: memory, kernels), kernels)
+      pack(shape.packing(shared, shared == .left ? a : b, into: memory, kernels, lanes[0].blockScratch), kernels)
       operand = Bytes(memory)
     }
 
@@ -63,6 +63,7 @@ extension CPUDevice {
     let (operandSize, resultSize) = (kernels.elementBytes, shape.resultType.sizeBytes)
     pool.parallelFor(cut.count) { index, slot in
       let range = cut.range(index)
+      let lane = lanes[slot]
       var part = shape
       let (source, first): (Bytes, Int)
       switch own {
@@ -77,8 +78,8 @@ extension CPUDevice {
       }
       var block = source
       if own == .right || !leftLies {
-        let memory = lanes[slot].productScratch.reserve(strips * stripBytes)
-        kernels.pack(part.packing(own, source, into: memory, kernels))
+        let memory = lane.productScratch.reserve(strips * stripBytes)
+        kernels.pack(part.packing(own, source, into: memory, kernels, lane.blockScratch))
         block = Bytes(memory)
       }
       kernels.multiply(
@@ -86,7 +87,7 @@ extension CPUDevice {
           left: own == .left ? block : operand, leftStride: leftLies ? shape.aStride : nil,
           right: own == .left ? operand : block, rows: part.rows, columns: part.columns, inner: part.inner,
           c: c + first * resultSize, cIsBFloat16: shape.resultType == .bfloat16, cStride: shape.cStride,
-          initial: base.map { $0 + first }, initialStride: shape.cStride, outer: shared))
+          initial: base.map { $0 + first }, initialStride: shape.cStride, outer: shared, scratch: lane.blockScratch))
     }
   }
 
@@ -99,9 +100,10 @@ extension CPUDevice {
     let unit = whole.innerIsContiguous ? kernels.lines(whole.side) : kernels.innerStep
     let wanted = taskBytes / (max(columns, 1) * kernels.elementBytes)
     let cut = TileCut(total: rows, size: max(1, wanted / unit) * unit)
-    pool.parallelFor(cut.count) { index, _ in
+    pool.parallelFor(cut.count) { index, slot in
       let range = cut.range(index)
       var part = whole
+      part.scratch = lanes[slot].blockScratch
       part.source = whole.source + range.lowerBound * whole.stride * kernels.elementBytes
       if whole.innerIsContiguous {
         part.lines = range.count

@@ -71,6 +71,9 @@ final class Lane {
   let productScratch: ScratchMemory
   /// Of the operation that makes products.
   let scratch: ScratchMemory
+  /// Of the kernels of a product: one block.
+  let blockScratch: MutableBytes
+  private let block: ScratchMemory
   /// The first failure since it was last looked at.
   var failure: DeviceError?
 
@@ -81,6 +84,8 @@ final class Lane {
     self.handle = handle
     productScratch = ScratchMemory(budget: budget)
     scratch = ScratchMemory(budget: budget)
+    block = ScratchMemory(budget: budget)
+    blockScratch = block.reserve(ProductKernels.scratchBytes)
   }
 
   deinit { onednn_lane_destroy(handle) }
@@ -103,15 +108,15 @@ final class Lane {
     let inPlace = shape.leftLies(own)
     let leftBytes = inPlace ? 0 : own.packedBytes(.left, lines: shape.rows, inner: shape.inner)
     let packed = productScratch.reserve(leftBytes + own.packedBytes(.right, lines: shape.columns, inner: shape.inner))
-    if !inPlace { own.pack(shape.packing(.left, a, into: packed, own)) }
-    own.pack(shape.packing(.right, b, into: packed + leftBytes, own))
+    if !inPlace { own.pack(shape.packing(.left, a, into: packed, own, blockScratch)) }
+    own.pack(shape.packing(.right, b, into: packed + leftBytes, own, blockScratch))
     own.multiply(
       PackedProduct(
         left: inPlace ? a : Bytes(packed), leftStride: inPlace ? shape.aStride : nil, right: packed + leftBytes,
         rows: shape.rows, columns: shape.columns, inner: shape.inner, c: c,
         cIsBFloat16: shape.resultType == .bfloat16, cStride: shape.cStride,
         initial: shape.accumulate ? Floats(c.assumingMemoryBound(to: Float.self)) : nil,
-        initialStride: shape.cStride, outer: .left))
+        initialStride: shape.cStride, outer: .left, scratch: blockScratch))
   }
 }
 
@@ -122,12 +127,16 @@ extension MatmulShape {
   }
 
   /// The packing of an operand; `source` is its first element.
-  func packing(_ side: OperandSide, _ source: Bytes, into packed: MutableBytes, _ kernels: ProductKernels) -> Packing {
+  func packing(
+    _ side: OperandSide, _ source: Bytes, into packed: MutableBytes, _ kernels: ProductKernels, _ scratch: MutableBytes
+  )
+    -> Packing
+  {
     let left = side == .left
     return Packing(
       side: side, source: source, stride: left ? aStride : bStride,
       innerIsContiguous: left ? !transposeA : transposeB, lines: left ? rows : columns, inner: inner, packed: packed,
-      stripBytes: kernels.stripBytes(side, inner: inner))
+      stripBytes: kernels.stripBytes(side, inner: inner), scratch: scratch)
   }
 }
 

@@ -23,6 +23,8 @@ public enum CoordinatorDirective: Hashable, Sendable {
   /// Delete what the retention setting no longer keeps.
   case applyRetention
   case log(LogLevel, String)
+  /// What a member did, for the trace file.
+  case recordTrace(Traced, of: WorkerID)
   /// The run is over: let the last messages leave, then return the outcome.
   case finish(Outcome)
 

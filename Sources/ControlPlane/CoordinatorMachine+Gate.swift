@@ -86,7 +86,9 @@ extension CoordinatorMachine {
   private func welcome(_ worker: WorkerID) -> [CoordinatorDirective] {
     send(
       .welcome(
-        Welcome(worker: worker, configuration: settings.configuration, runDirectory: settings.runDirectory)),
+        Welcome(
+          worker: worker, configuration: settings.configuration, runDirectory: settings.runDirectory,
+          tracing: settings.tracing)),
       to: worker)
   }
 
@@ -106,10 +108,11 @@ extension CoordinatorMachine {
         state.checkpoints.accept(part, from: worker) ? decideCheckpoint() : nil
       case .checkpointFailed(let step, let reason):
         state.checkpoints.acceptFailure(step: step, reason: reason, from: worker) ? decideCheckpoint() : nil
+      case .traced(let report): settings.tracing ? [.recordTrace(report, of: worker)] : nil
       case .leaving(let reason): leaving(worker, reason)
       case .failed(let kind, let reason): failed(worker, kind, reason)
       case .hello, .welcome, .refused, .prepare, .runStep, .update, .evaluate, .checkpointCommitted,
-        .coordinatorHeartbeat, .stop, .statusRequest, .status:
+        .coordinatorHeartbeat, .stop, .clockQuestion, .statusRequest, .status:
         nil
       }
     if let handled { return handled }

@@ -38,6 +38,8 @@ public struct CoordinatorMachineSettings: Sendable {
   public var validationEvery: Step
   /// 0 never evaluates.
   public var validationMicrobatches: Int
+  /// Workers record what they do and report it.
+  public var tracing = false
   public var learningRate: @Sendable (Step) -> Double
   /// What the reports of a step must add up to; throws when the data index cannot be read.
   public var denominators: @Sendable (Step) throws -> StepDenominators

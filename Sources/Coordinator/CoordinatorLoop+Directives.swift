@@ -21,6 +21,7 @@ extension CoordinatorLoop {
       case .discardCheckpoint(let step): discard(step)
       case .applyRetention: commits.retain(keepLast: settings.keepLast, keepEvery: settings.keepEvery)
       case .log(let level, let text): log.log(level: Logger.Level(level), "\(text)")
+      case .recordTrace(let report, let worker): recordTrace(report, of: worker)
       case .finish(let outcome): finish(outcome)
       }
     }
@@ -31,7 +32,10 @@ extension CoordinatorLoop {
   }
 
   private func send(_ envelope: Envelope, to connection: Connection) {
-    if case .runStep(let step) = envelope.message, stepBegan?.step != step { stepBegan = (step, .now) }
+    if case .runStep(let step) = envelope.message, stepBegan?.step != step {
+      stepBegan = (step, .now)
+      traceStepBegan = trace?.now
+    }
     guard let peer = peers[connection] else { return }
     do throws(TransportError) { try server.send(envelope, to: peer) } catch {
       if case .peerUnreachable = error {} else { log.warning("could not send to \(connection): \(error)") }
@@ -41,6 +45,7 @@ extension CoordinatorLoop {
 
   private func commit(_ record: StepRecord) {
     let seconds = stepBegan.map { $0.at.duration(to: .now) / .seconds(1) } ?? 0
+    let journalBegan = trace?.now ?? 0
     do throws(CoordinatorError) {
       let now = Date().timeIntervalSince1970
       switch try journal.commit(record, seconds: seconds, at: now) {
@@ -48,6 +53,9 @@ extension CoordinatorLoop {
         history.append(JournaledStep(record: record, seconds: seconds))
         logStep(record)
         pending.append(.stepJournaled(record.step))
+        tracing { trace throws(CoordinatorError) in
+          trace.addStep(record.step, from: traceStepBegan, journalFrom: journalBegan)
+        }
       case .differs(let reason): pending.append(.stepNotReproduced(record.step, reason: reason))
       }
     } catch {

@@ -22,14 +22,21 @@ final class CoordinatorLoop {
   private let clock = ContinuousClock()
   /// When the current step's first `runStep` left.
   var stepBegan: (step: Step, at: ContinuousClock.Instant)?
+  /// Nil unless a trace was asked for, and after it could not be written.
+  var trace: TraceFile?
+  /// When the current step began by the trace's clock.
+  var traceStepBegan: UInt64?
 
   var progress: (StatusReport) -> Void = { _ in }
   /// The socket's names of the members' connections, and of whoever is being answered.
   var peers: [Connection: PeerIdentity] = [:]
 
   init(
-    settings: CoordinatorSettings, directory: RunDirectory, opening: RunOpening, server: ControlServer, log: Logger
+    settings: CoordinatorSettings, directory: RunDirectory, opening: RunOpening, server: ControlServer,
+    trace: TraceFile?,
+    log: Logger
   ) {
+    self.trace = trace
     self.settings = settings
     self.server = server
     self.log = log
@@ -54,10 +61,12 @@ final class CoordinatorLoop {
   func run(stopCount: () -> Int) throws -> Outcome {
     // Whatever ends the loop, no manifest is left half way: the process stays until it is done.
     defer { commits.finish() }
+    defer { closeTrace() }
     obey(machine.start())
     let tick = Duration.seconds(CoordinatorSettings.tickSeconds)
     var nextTick = clock.now + tick
     var timesAsked = 0
+    var ticks = 0
     while outcome == nil {
       let wait = max(.zero, nextTick - clock.now)
       for incoming in try server.poll(timeoutMilliseconds: Int(wait / .milliseconds(1)) + 1) { take(incoming) }
@@ -70,6 +79,9 @@ final class CoordinatorLoop {
       if clock.now >= nextTick {
         // One tick however late: the machine's time is the time in which it could listen.
         feed(.tick)
+        if ticks.isMultiple(of: TraceFile.questionTicks) { askForClocks() }
+        tracing { trace throws(CoordinatorError) in try trace.flush() }
+        ticks += 1
         nextTick = clock.now + tick
       }
     }

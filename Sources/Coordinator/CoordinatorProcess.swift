@@ -28,8 +28,10 @@ public final class CoordinatorProcess {
     lock = try directory.acquire()
     let server = try ControlServer(listen: settings.listen, allowPlaintext: settings.allowPlaintext)
     endpoint = server.endpoint
+    let trace = try settings.traceFile.map { path throws(CoordinatorError) in try TraceFile(creating: path) }
     let opening = try RunOpening(settings, in: directory, log: log, now: Date().timeIntervalSince1970)
-    loop = CoordinatorLoop(settings: settings, directory: directory, opening: opening, server: server, log: log)
+    loop = CoordinatorLoop(
+      settings: settings, directory: directory, opening: opening, server: server, trace: trace, log: log)
     try directory.announce(
       CoordinatorAddress(
         address: endpoint, processID: ProcessInfo.processInfo.processIdentifier, host: RunOpening.hostName,

@@ -49,6 +49,8 @@ public struct CoordinatorSettings: Sendable {
   public var validationMicrobatches = 0
   /// For the combined loss in the log; nil leaves it out.
   public var diffusionWeight: Double?
+  /// Where a trace of what every worker does is written; nil records none.
+  public var traceFile: String?
   /// Of the step that makes state `step + 1`.
   public var learningRate: @Sendable (Step) -> Double
   /// Target tokens and images of a step, from the data index.
@@ -105,6 +107,7 @@ public struct CoordinatorSettings: Sendable {
       validationEvery: validationEvery, validationMicrobatches: validationMicrobatches, learningRate: learningRate,
       denominators: denominators)
     settings.stopAfter = stopAfter
+    settings.tracing = traceFile != nil
     settings.limits.tickSeconds = Self.tickSeconds
     settings.limits.heartbeatTicks = 5
     settings.limits.deadTicks = UInt64(max(deadSeconds, Self.tickSeconds) / Self.tickSeconds)

@@ -10,6 +10,8 @@ public struct ProductKernels: Sendable {
   /// The inner dimension is padded to a multiple of this.
   public let innerStep: Int
   public let elementBytes: Int
+  /// What `Packing.scratch` and `PackedProduct.scratch` must hold: one block, where a matrix ends inside it.
+  public static let scratchBytes = 4_096
   /// A packed block that fits the second-level cache of the processors this is for, beside what else goes by.
   public let blockBytes: Int
   /// Whether a left operand of whole strips and steps whose rows are contiguous can be read where it lies.
@@ -63,9 +65,11 @@ public struct Packing {
   public var packed: MutableBytes
   /// Bytes from one packed strip to the next.
   public var stripBytes: Int
+  /// `ProductKernels.scratchBytes`, for this call alone.
+  public var scratch: MutableBytes
   public init(
     side: OperandSide, source: Bytes, stride: Int, innerIsContiguous: Bool, lines: Int, inner: Int,
-    packed: MutableBytes, stripBytes: Int
+    packed: MutableBytes, stripBytes: Int, scratch: MutableBytes
   ) {
     self.side = side
     self.source = source
@@ -75,6 +79,7 @@ public struct Packing {
     self.inner = inner
     self.packed = packed
     self.stripBytes = stripBytes
+    self.scratch = scratch
   }
 }
 
@@ -98,9 +103,12 @@ public struct PackedProduct {
   public var initialStride: Int
   /// Which side's strips the outer loop goes through: the inner one's should fit the second-level cache.
   public var outer: OperandSide
+  /// `ProductKernels.scratchBytes`, for this call alone.
+  public var scratch: MutableBytes
   public init(
     left: Bytes, leftStride: Int? = nil, right: Bytes, rows: Int, columns: Int, inner: Int, c: MutableBytes,
-    cIsBFloat16: Bool, cStride: Int, initial: Floats? = nil, initialStride: Int = 0, outer: OperandSide
+    cIsBFloat16: Bool, cStride: Int, initial: Floats? = nil, initialStride: Int = 0, outer: OperandSide,
+    scratch: MutableBytes
   ) {
     self.left = left
     self.leftStride = leftStride
@@ -114,5 +122,6 @@ public struct PackedProduct {
     self.initial = initial
     self.initialStride = initialStride
     self.outer = outer
+    self.scratch = scratch
   }
 }

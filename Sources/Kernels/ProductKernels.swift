@@ -27,11 +27,26 @@ private func packKernel(_ p: Packing) {
       let target = (p.packed + first / extent * p.stripBytes).assumingMemoryBound(to: Float.self) + index * extent
       let lines = min(extent, p.lines - first)
       if lines == extent {
-        target.update(from: row + first, count: extent)
+        forEachVector(extent) { start, lanes in
+          if lanes == width {
+            Float.store(Float.load(row + first + start), target + start)
+          } else {
+            Float.store(half: row + first + start, target + start)
+          }
+        }
       } else {
         for line in 0..<extent { target[line] = line < lines ? row[first + line] : 0 }
       }
     }
+  }
+}
+
+extension Float {
+  /// Eight elements: what a left strip has beyond whole vectors.
+  @inline(__always)
+  fileprivate static func store(half source: Floats, _ target: MutableFloats) {
+    let eight = UnsafeRawPointer(source).loadUnaligned(as: SIMD8<Float>.self)
+    UnsafeMutableRawPointer(target).storeBytes(of: eight, as: SIMD8<Float>.self)
   }
 }
 
@@ -63,14 +78,12 @@ private func packTransposed(
 private func multiplyKernel(_ p: PackedProduct) {
   let leftStrips = (p.rows + leftLines - 1) / leftLines
   let rightStrips = (p.columns + rightLines - 1) / rightLines
-  withUnsafeTemporaryAllocation(byteCount: leftLines * rightLines * 4, alignment: 64) { memory in
-    guard let block = memory.bindMemory(to: Float.self).baseAddress else { return }
-    switch p.outer {
-    case .left:
-      for left in 0..<leftStrips { for right in 0..<rightStrips { multiplyBlock(p, left, right, block) } }
-    case .right:
-      for right in 0..<rightStrips { for left in 0..<leftStrips { multiplyBlock(p, left, right, block) } }
-    }
+  let block = p.scratch.assumingMemoryBound(to: Float.self)
+  switch p.outer {
+  case .left:
+    for left in 0..<leftStrips { for right in 0..<rightStrips { multiplyBlock(p, left, right, block) } }
+  case .right:
+    for right in 0..<rightStrips { for left in 0..<leftStrips { multiplyBlock(p, left, right, block) } }
   }
 }
 

@@ -14,27 +14,26 @@ private var stepBytes: Int { 2_048 }
 /// Goes through memory in the order in which it lies: strip by strip where the summed dimension is contiguous, else step
 /// by step.
 private func packKernel(_ p: Packing) {
-  withUnsafeTemporaryAllocation(byteCount: stepBytes, alignment: 64) { edge in
-    guard let edge = edge.baseAddress else { return }
-    let strips = (p.lines + extent - 1) / extent
-    let steps = (p.inner + extent - 1) / extent
-    if p.innerIsContiguous {
-      for strip in 0..<strips { for step in 0..<steps { packBlock(p, strip, step, edge) } }
-    } else {
-      for step in 0..<steps { for strip in 0..<strips { packBlock(p, strip, step, edge) } }
-    }
+  let strips = (p.lines + extent - 1) / extent
+  let steps = (p.inner + extent - 1) / extent
+  if p.innerIsContiguous {
+    for strip in 0..<strips { for step in 0..<steps { packBlock(p, strip, step) } }
+  } else {
+    for step in 0..<steps { for strip in 0..<strips { packBlock(p, strip, step) } }
   }
 }
 
-/// One step of one strip; `edge` is scratch for a block in which the matrix ends.
+/// One step of one strip.
 @inline(__always)
-private func packBlock(_ p: Packing, _ strip: Int, _ step: Int, _ edge: MutableBytes) {
+private func packBlock(_ p: Packing, _ strip: Int, _ step: Int) {
   let line = p.stride * 2
   let (lines, inner) = (min(extent, p.lines - strip * extent), min(extent, p.inner - step * extent))
   let packed = p.packed + strip * p.stripBytes + step * stepBytes
   let (row, column) = p.innerIsContiguous ? (strip, step) : (step, strip)
   let source = p.source + row * extent * line + column * extent * 2
   if lines == extent, inner == extent { return packBlock(p.side, p.innerIsContiguous, source, line, packed) }
+  // The matrix ends inside the block.
+  let edge = p.scratch
   edge.initializeMemory(as: UInt8.self, repeating: 0, count: stepBytes)
   let (rows, columns) = p.innerIsContiguous ? (lines, inner) : (inner, lines)
   for row in 0..<rows {
@@ -58,16 +57,13 @@ private func packBlock(
 private func multiplyKernel(_ p: PackedProduct) {
   let leftStrips = (p.rows + extent - 1) / extent
   let rightStrips = (p.columns + extent - 1) / extent
+  let block = p.scratch.assumingMemoryBound(to: Float.self)
   tiles_configure()
-  withUnsafeTemporaryAllocation(byteCount: extent * extent * 4, alignment: 64) { memory in
-    let block = memory.bindMemory(to: Float.self)
-    guard let block = block.baseAddress else { return }
-    switch p.outer {
-    case .left:
-      for left in 0..<leftStrips { for right in 0..<rightStrips { multiplyBlock(p, left, right, block) } }
-    case .right:
-      for right in 0..<rightStrips { for left in 0..<leftStrips { multiplyBlock(p, left, right, block) } }
-    }
+  switch p.outer {
+  case .left:
+    for left in 0..<leftStrips { for right in 0..<rightStrips { multiplyBlock(p, left, right, block) } }
+  case .right:
+    for right in 0..<rightStrips { for left in 0..<leftStrips { multiplyBlock(p, left, right, block) } }
   }
   tiles_release()
 }

@@ -28,11 +28,13 @@ public struct Schedule: Hashable, Sendable {
     precondition(stages > 0 && microbatches > 0, "a schedule needs a stage and a microbatch")
     let lists = (0..<stages).map { stage in
       // GPipe (Huang et al. 2019, section 2.3): all forwards, then all backwards.
-      // 1F1B (Narayanan et al. 2021, section 2.2.1): as many forwards ahead as stages follow, then in turn.
+      // 1F1B (Narayanan et al. 2021, section 2.2.1): as many forwards ahead as stages follow, then in turn; and
+      // one more, so that the time a message takes, or a larger microbatch, does not stop both neighbours. The
+      // last stage waits for nobody's gradient and stays one forward, one backward.
       let ahead =
         switch kind {
         case .gpipe: microbatches
-        case .oneForwardOneBackward: min(stages - stage - 1, microbatches)
+        case .oneForwardOneBackward: stage == stages - 1 ? 0 : min(stages - stage, microbatches)
         }
       let place = StagePosition(stage: stage, stages: stages)
       var actions: [ScheduleAction] = []

@@ -8,22 +8,26 @@ public struct DataPlaneLimits: Sendable {
   public var windowBytes: Int
   /// Copies that may wait to be sent and taken, over all peers.
   public var sendQueueBytes: Int
+  /// Memory that this process shares with peers on its host, and that it maps of each of them; 0 sends
+  /// everything through sockets.
+  public var sharedBytes: Int
   /// Silence after which `receive` gives up.
   public var receiveTimeoutSeconds: Double
   /// Silence after which a frame that is awaited is asked for again, and a sender introduces itself again:
   /// so that a connection that broke and came back loses nothing.
   public var retrySeconds: Double
 
-  /// - Precondition: `chunkBytes` is in 1...1 MiB, and the window holds at least one chunk.
+  /// - Precondition: `chunkBytes` is a multiple of 4 in 4...1 MiB, and the window holds at least one chunk.
   public init(
     chunkBytes: Int = WireLimits.chunkBytes, windowBytes: Int = 32 << 20, sendQueueBytes: Int = 8 << 30,
-    receiveTimeoutSeconds: Double = 300, retrySeconds: Double = 5
+    sharedBytes: Int = 1 << 30, receiveTimeoutSeconds: Double = 300, retrySeconds: Double = 5
   ) {
-    precondition((1...WireLimits.chunkBytes).contains(chunkBytes))
+    precondition((4...WireLimits.chunkBytes).contains(chunkBytes) && chunkBytes % Mailbox.pieceUnitBytes == 0)
     precondition(windowBytes >= chunkBytes + FrameHeader.sizeBytes)
     self.chunkBytes = chunkBytes
     self.windowBytes = windowBytes
     self.sendQueueBytes = sendQueueBytes
+    self.sharedBytes = sharedBytes
     self.receiveTimeoutSeconds = receiveTimeoutSeconds
     self.retrySeconds = retrySeconds
   }
@@ -36,6 +40,12 @@ public struct DataPlaneCounters: Hashable, Sendable {
   /// Chunks that were kept for a receiver, and their bytes.
   public var receivedChunks: UInt64 = 0
   public var receivedBytes: UInt64 = 0
+  /// Frames that came through memory shared with their sender.
+  public var receivedPlacedFrames: UInt64 = 0
+  /// Segments of peers that could not be mapped, or were not what they were said to be.
+  public var refusedSegments: UInt64 = 0
+  /// Bytes of our memory that is shared with peers.
+  public var sharedBytes: Int = 0
   /// Messages that are no frames of ours.
   public var garbageMessages: UInt64 = 0
   /// Frames of another run, or of a worker that has no part in the generation.

@@ -5,42 +5,50 @@ import Wire
 /// Tensors from worker to worker: named frames, sent without waiting, received by name in any order.
 ///
 /// One I/O thread owns every socket: a ROUTER that is bound, and a DEALER to each peer. Callers on any thread
-/// talk to it through a command queue and an eventfd. Frames travel in chunks of 1 MiB, each with its header
-/// (``Wire/FrameHeader``) and checksum.
+/// talk to it through a command queue and an eventfd. Between hosts frames travel in chunks of 1 MiB, each with
+/// its header (``Wire/FrameHeader``) and checksum. Peers on one host invite each other to read frames where their
+/// sender wrote them: then only headers travel, and a frame's bytes stay in the sender's memory until its
+/// receiver says that it has taken them. What cannot be shared goes through sockets, without a difference that
+/// callers see.
 ///
 /// Order of a generation: `enter` introduces this worker to its peers; a peer grants a window as soon as it
-/// has entered the same generation, so frames for one that has not wait here. Receivers copy straight from
-/// the network's buffers, and what they wait for needs no grant. A sender keeps a frame until its receiver
+/// has entered the same generation, so frames for one that has not wait here. Receivers read straight from
+/// the network's buffers or the sender's memory, and what they wait for needs no grant. A sender keeps a frame until its receiver
 /// has it, so a connection that breaks and comes back loses nothing.
 public final class DataPlane: Sendable {
   /// The address that peers connect to, with the port that was taken.
   public let endpoint: String
-  private let limits: DataPlaneLimits
+  let limits: DataPlaneLimits
   private let allowPlaintext: Bool
-  private let shared: Monitor<DataPlaneState>
-  private let waker: Waker
-  private let pool: BufferPool
+  let shared: Monitor<DataPlaneState>
+  let waker: Waker
+  let arena: FrameArena
 
   /// Binds and starts the I/O thread.
   /// - Parameters:
   ///   - bind: `tcp://127.0.0.1:*` takes a free port; see ``Endpoint/binding(toward:)``.
   ///   - allowPlaintext: accept that tensors outside loopback and ipc are neither secret nor authentic.
+  ///   - note: gets what an operator may want to know, such as that memory cannot be shared; any thread.
   /// - Throws: ``TransportError``, among them `addressInUse` and `plaintextRefused`.
   public init(
-    bind: String, allowPlaintext: Bool = false, limits: DataPlaneLimits = DataPlaneLimits()
+    bind: String, allowPlaintext: Bool = false, limits: DataPlaneLimits = DataPlaneLimits(),
+    note: @escaping @Sendable (String) -> Void = { _ in }
   ) throws(TransportError) {
     let address = try Endpoint(bind)
     let waker = try Waker()
     let shared = Monitor(DataPlaneState())
-    let pool = BufferPool(blockBytes: limits.chunkBytes, keptBytes: 64 << 20)
+    let arena = FrameArena(
+      sharedLimit: limits.sharedBytes, keptLimit: 256 << 20, segmentBytes: min(64 << 20, max(limits.sharedBytes, 1)),
+      note: note)
     self.limits = limits
     self.allowPlaintext = allowPlaintext
     self.waker = waker
     self.shared = shared
-    self.pool = pool
+    self.arena = arena
     let thread = Thread {
       DataPlaneLoop.run(
-        bind: address, allowPlaintext: allowPlaintext, limits: limits, shared: shared, waker: waker)
+        bind: address, allowPlaintext: allowPlaintext, limits: limits, shared: shared, waker: waker,
+        note: note)
     }
     thread.name = "data plane"
     thread.start()
@@ -85,134 +93,11 @@ public final class DataPlane: Sendable {
       state.membership = membership
       state.interruption = nil
       state.mailbox = Mailbox()
+      state.sharingPeers = []
+      state.sharedByPeers = []
       state.commands.append(.enter(membership))
     }
     waker.wake()
-  }
-
-  /// Copies the bytes and returns; they are sent when the peer has room.
-  /// - Throws: ``DataPlaneError``
-  public func send(_ key: FrameKey, to worker: WorkerID, _ bytes: UnsafeRawBufferPointer) throws(DataPlaneError) {
-    try send(key, to: worker, element: .bytes, bytes)
-  }
-
-  /// As ``send(_:to:_:)``; the receiver must expect the same element type.
-  public func send(
-    _ key: FrameKey, to worker: WorkerID, element: FrameElement, _ bytes: UnsafeRawBufferPointer
-  ) throws(DataPlaneError) {
-    let generation = try shared.withLock { state throws(DataPlaneError) in
-      try state.member(peer: worker).generation
-    }
-    let queued = pool.outstandingBytes
-    guard queued == 0 || queued + bytes.count <= limits.sendQueueBytes else {
-      throw .sendQueueFull(queuedBytes: queued, limitBytes: limits.sendQueueBytes)
-    }
-    let frame = OutboundFrame(key, element, copying: bytes, pool: pool)
-    try shared.withLock { state throws(DataPlaneError) in
-      _ = try state.member(generation, peer: worker)
-      state.commands.append(.send(frame, to: worker))
-    }
-    waker.wake()
-  }
-
-  /// Waits for a frame and copies it into `bytes`, which must have its size.
-  /// - Throws: ``DataPlaneError``; after a failure the buffer's contents are undefined.
-  public func receive(
-    _ key: FrameKey, from worker: WorkerID, into bytes: UnsafeMutableRawBufferPointer
-  ) throws(DataPlaneError) {
-    try receive(key, from: worker, element: .bytes, into: bytes)
-  }
-
-  /// As ``receive(_:from:into:)``, checking the element type; the time is that without any progress.
-  public func receive(
-    _ key: FrameKey, from worker: WorkerID, element: FrameElement, into bytes: UnsafeMutableRawBufferPointer,
-    timeoutSeconds: Double? = nil
-  ) throws(DataPlaneError) {
-    let slot = Mailbox.Slot(sender: worker, key: key)
-    let generation = try shared.withLock { state throws(DataPlaneError) in
-      let generation = try state.member(peer: worker).generation
-      var frame = state.mailbox.frames[slot] ?? Mailbox.Frame()
-      guard !frame.awaited else { throw .alreadyAwaited(key: key, from: worker) }
-      frame.awaited = true
-      if !frame.complete && !frame.wanted {
-        frame.wanted = true
-        state.commands.append(.want(key, from: worker))
-        waker.wake()
-      }
-      state.mailbox.frames[slot] = frame
-      return generation
-    }
-    var copied = 0
-    do {
-      try copyChunks(slot, generation, element, bytes, timeoutSeconds ?? limits.receiveTimeoutSeconds, &copied)
-    } catch {
-      shared.withLock { state in
-        guard state.membership?.generation == generation else { return }
-        state.mailbox.frames[slot]?.awaited = false
-      }
-      throw error
-    }
-  }
-
-  private func copyChunks(
-    _ slot: Mailbox.Slot, _ generation: Generation, _ element: FrameElement, _ bytes: UnsafeMutableRawBufferPointer,
-    _ timeoutSeconds: Double, _ copied: inout Int
-  ) throws(DataPlaneError) {
-    let (key, worker) = (slot.key, slot.sender)
-    let clock = ContinuousClock()
-    var lastProgress = clock.now
-    while true {
-      let already = copied
-      let left = timeoutSeconds - (clock.now - lastProgress) / .seconds(1)
-      let arrived = try shared.wait(
-        atMost: .seconds(max(0, min(left, limits.retrySeconds)))
-      ) { state throws(DataPlaneError) in
-        _ = try state.member(generation, peer: worker)
-        guard var frame = state.mailbox.frames[slot] else { return nil as [Mailbox.Chunk]? }
-        if let failure = frame.failure { throw .corrupted(key: key, from: worker, reason: failure) }
-        guard let sent = frame.element else { return nil }
-        guard sent == element else { throw .elementMismatch(key: key, from: worker, expected: element, sent: sent) }
-        guard frame.totalBytes == bytes.count else {
-          throw .sizeMismatch(key: key, from: worker, expectedBytes: bytes.count, sentBytes: frame.totalBytes)
-        }
-        guard !frame.chunks.isEmpty else { return nil }
-        let chunks = frame.chunks
-        frame.chunks = []
-        if frame.complete { state.commands.append(.taken(key, from: worker)) }
-        state.mailbox.frames[slot] = frame.complete ? nil : frame
-        let freed = state.mailbox.release(chunks, of: worker)
-        if freed > 0 { state.commands.append(.grant(bytes: freed, to: worker)) }
-        return chunks
-      }
-      guard let arrived else {
-        guard (clock.now - lastProgress) / .seconds(1) < timeoutSeconds else {
-          throw .timedOut(
-            key: key, from: worker, seconds: timeoutSeconds, receivedBytes: already, expectedBytes: bytes.count)
-        }
-        shared.withLock { $0.commands.append(.resend(key, from: worker, offset: already)) }
-        waker.wake()
-        continue
-      }
-      lastProgress = clock.now
-      if copied + arrived.reduce(0, { $0 + $1.count }) == bytes.count || arrived.contains(where: \.charged) {
-        waker.wake()
-      }
-      for chunk in arrived {
-        let intact = chunk.message.withBytes { payload in
-          guard FrameChecksum.of(payload) == chunk.checksum else { return false }
-          if !payload.isEmpty {
-            UnsafeMutableRawBufferPointer(rebasing: bytes[chunk.offset..<chunk.offset + chunk.count])
-              .copyMemory(from: payload)
-          }
-          return true
-        }
-        guard intact else {
-          throw .corrupted(key: key, from: worker, reason: "checksum of the chunk at byte \(chunk.offset)")
-        }
-        copied += chunk.count
-      }
-      if copied == bytes.count { return }
-    }
   }
 
   /// Ends every `send` and `receive`, those that run and those to come, until the next `enter`.
@@ -227,7 +112,8 @@ public final class DataPlane: Sendable {
 
   public var counters: DataPlaneCounters {
     var counters = shared.withLock { $0.counters }
-    counters.queuedBytes = pool.outstandingBytes
+    counters.queuedBytes = arena.outstandingBytes
+    counters.sharedBytes = arena.sharedBytes
     return counters
   }
 

@@ -1,3 +1,4 @@
+import CSystem
 import ClusterModel
 import Wire
 
@@ -11,6 +12,9 @@ final class DataPlaneLoop {
   private let allowPlaintext: Bool
   private let shared: Monitor<DataPlaneState>
   private let waker: Waker
+  private let note: @Sendable (String) -> Void
+  /// Nil where memory cannot be shared, or must not.
+  private let identity: HostIdentity?
   private let context: ZeroMQContext
   private let router: Socket
   private let endpoint: String
@@ -23,6 +27,8 @@ final class DataPlaneLoop {
   /// Peers that entered a newer generation before us.
   private var earlyOpens: [WorkerID: EarlyOpen] = [:]
   private static let earlyOpensLimit = 4_096
+  /// Segments of peers, by their number; kept over generations.
+  private var mapped: [WorkerID: [UInt32: MappedSegment]] = [:]
   private var counted = DataPlaneCounters()
   private let clock = ContinuousClock()
   private var lastOpened = ContinuousClock().now
@@ -31,6 +37,8 @@ final class DataPlaneLoop {
     var routing: [UInt8]?
     /// What the peer may have sent unasked since the generation began.
     var grantedBytes: Int
+    /// What of it the peer was not told yet.
+    var ungrantedBytes = 0
     var owesGrant = false
     var answers: [Answer] = []
   }
@@ -39,18 +47,23 @@ final class DataPlaneLoop {
     var key: FrameKey
     var offset = 0
   }
+  private static let invitation = Answer(purpose: .invite, key: FrameKey(kind: .state, step: 0))
   private struct EarlyOpen {
     var tag: RunTag
     var generation: Generation
     var routing: [UInt8]
+    var sharesHost: Bool
   }
 
   /// The body of the thread: until told to stop.
   static func run(
-    bind: Endpoint, allowPlaintext: Bool, limits: DataPlaneLimits, shared: Monitor<DataPlaneState>, waker: Waker
+    bind: Endpoint, allowPlaintext: Bool, limits: DataPlaneLimits, shared: Monitor<DataPlaneState>, waker: Waker,
+    note: @escaping @Sendable (String) -> Void
   ) {
+    // The sockets' own threads inherit it.
+    csystem_prefer_short_turns()
     do throws(TransportError) {
-      let loop = try DataPlaneLoop(bind, allowPlaintext, limits, shared, waker)
+      let loop = try DataPlaneLoop(bind, allowPlaintext, limits, shared, waker, note)
       shared.change { $0.start = .listening(loop.endpoint) }
       try loop.work()
     } catch {
@@ -64,12 +77,14 @@ final class DataPlaneLoop {
 
   private init(
     _ bind: Endpoint, _ allowPlaintext: Bool, _ limits: DataPlaneLimits, _ shared: Monitor<DataPlaneState>,
-    _ waker: Waker
+    _ waker: Waker, _ note: @escaping @Sendable (String) -> Void
   ) throws(TransportError) {
     self.limits = limits
     self.allowPlaintext = allowPlaintext
     self.shared = shared
     self.waker = waker
+    self.note = note
+    identity = limits.sharedBytes > 0 ? .ours : nil
     context = try ZeroMQContext()
     // What the router sends is bounded by what its peers send and we await; what it takes by the windows.
     router = try Socket(
@@ -119,8 +134,13 @@ final class DataPlaneLoop {
   }
 
   private func allow(_ bytes: Int, to worker: WorkerID) {
-    inbound[worker]?.grantedBytes += bytes
-    inbound[worker]?.owesGrant = true
+    guard var peer = inbound[worker] else { return }
+    peer.grantedBytes += bytes
+    peer.ungrantedBytes += bytes
+    // Many small ones are told together; what is kept back never keeps a chunk from going.
+    let chunkCost = Mailbox.cost(chunkBytes: limits.chunkBytes)
+    if peer.ungrantedBytes >= (limits.windowBytes - chunkCost) / 4 { peer.owesGrant = true }
+    inbound[worker] = peer
   }
 
   private func enter(_ membership: Membership) throws(TransportError) {
@@ -136,15 +156,18 @@ final class DataPlaneLoop {
       outboundIndex[worker] = outbound.count
       outbound.append(
         OutboundPeer(
-          worker, socket: socket, run: membership.tag, generation: membership.generation, me: membership.me))
+          worker, socket: socket, run: membership.tag, generation: membership.generation, me: membership.me,
+          identity: identity))
       var peer = InboundPeer(grantedBytes: limits.windowBytes)
       if let early = earlyOpens[worker], early.tag == membership.tag, early.generation == membership.generation {
         peer.routing = early.routing
         peer.owesGrant = true
+        if early.sharesHost { peer.answers.append(Self.invitation) }
       }
       inbound[worker] = peer
     }
     earlyOpens = earlyOpens.filter { $0.value.generation > membership.generation }
+    mapped = mapped.filter { membership.peers[$0.key] != nil }
   }
 
   /// Sends grants and requests that have come together.
@@ -155,6 +178,7 @@ final class DataPlaneLoop {
         continue
       }
       inbound[worker]?.owesGrant = false
+      if peer.owesGrant { inbound[worker]?.ungrantedBytes = 0 }
       inbound[worker]?.answers = []
       var answers = peer.answers
       if peer.owesGrant { answers.append(Answer(purpose: .grant, key: FrameKey(kind: .state, step: 0))) }
@@ -180,9 +204,22 @@ final class DataPlaneLoop {
         continue
       }
       switch header.purpose {
-      case .open where parts.count == 2: open(header, routing: parts[0].bytes)
-      case .data where parts.count == 3 && parts[2].count == header.chunkBytes: accept(header, parts[2])
-      case .open, .data, .grant, .want, .resend, .taken: counted.garbageMessages += 1
+      case .open where parts.count == 2: open(header, routing: parts[0].bytes, identity: nil)
+      case .open where parts.count == 3:
+        guard let identity: HostIdentity = content(header, parts[2], HostIdentity.init(reading:)) else { break }
+        open(header, routing: parts[0].bytes, identity: identity)
+      case .data where parts.count == 3 && parts[2].count == header.chunkBytes:
+        accept(
+          header,
+          Mailbox.Chunk(
+            content: .message(parts[2], checksum: header.payloadChecksum), offset: header.chunkOffset,
+            count: header.chunkBytes, charged: header.charged))
+      case .share where parts.count == 3:
+        guard let offer: SegmentOffer = content(header, parts[2], SegmentOffer.init(reading:)) else { break }
+        map(offer, header)
+      case .placed where parts.count == 2: acceptPlaced(header)
+      case .open, .data, .grant, .want, .resend, .taken, .invite, .share, .placed, .refuse:
+        counted.garbageMessages += 1
       }
     }
   }
@@ -207,7 +244,13 @@ final class DataPlaneLoop {
       case .want: peer.want(header.key)
       case .resend: peer.want(header.key, resendFrom: header.chunkOffset)
       case .taken: peer.taken(header.key)
-      case .open, .data: counted.garbageMessages += 1
+      case .invite:
+        if identity != nil && peer.invited() { share(with: peer.worker, true) }
+      case .refuse:
+        peer.refused()
+        share(with: peer.worker, false)
+        note("\(peer.worker) cannot read this process's memory: tensors for it go through sockets")
+      case .open, .data, .share, .placed: counted.garbageMessages += 1
       }
     }
   }
@@ -222,7 +265,20 @@ final class DataPlaneLoop {
     }
   }
 
-  private func open(_ header: FrameHeader, routing: [UInt8]) {
+  /// The second part of a message, if it is what its header says.
+  private func content<Content>(
+    _ header: FrameHeader, _ message: Message, _ read: (UnsafeRawBufferPointer) throws(WireError) -> Content
+  ) -> Content? {
+    let content: Content? = message.withBytes { bytes in
+      guard FrameChecksum.of(bytes) == header.payloadChecksum else { return nil }
+      do throws(WireError) { return try read(bytes) } catch { return nil }
+    }
+    if content == nil { counted.garbageMessages += 1 }
+    return content
+  }
+
+  private func open(_ header: FrameHeader, routing: [UInt8], identity theirs: HostIdentity?) {
+    let sharesHost = theirs != nil && theirs == identity
     if let membership, header.run != membership.tag {
       counted.strangerFrames += 1
       return
@@ -239,6 +295,7 @@ final class DataPlaneLoop {
       // A second introduction changes where answers go, not what is allowed.
       inbound[header.sender]?.routing = routing
       inbound[header.sender]?.owesGrant = true
+      if sharesHost { inbound[header.sender]?.answers.append(Self.invitation) }
       return
     }
     if let early = earlyOpens[header.sender], early.generation > header.generation { return }
@@ -246,10 +303,75 @@ final class DataPlaneLoop {
       counted.strangerFrames += 1
       return
     }
-    earlyOpens[header.sender] = EarlyOpen(tag: header.run, generation: header.generation, routing: routing)
+    earlyOpens[header.sender] = EarlyOpen(
+      tag: header.run, generation: header.generation, routing: routing, sharesHost: sharesHost)
   }
 
-  private func accept(_ header: FrameHeader, _ payload: Message) {
+  // MARK: Shared memory
+
+  private func share(with worker: WorkerID, _ shares: Bool) {
+    shared.withLock { state in
+      guard state.membership?.generation == membership?.generation else { return }
+      if shares { state.sharingPeers.insert(worker) } else { state.sharingPeers.remove(worker) }
+    }
+  }
+
+  /// Maps a segment that a peer of this generation offers, or says that its frames must go through sockets.
+  private func map(_ offer: SegmentOffer, _ header: FrameHeader) {
+    guard isOfThisGeneration(header) else { return }
+    let sender = header.sender
+    if mapped[sender]?[offer.number]?.offer == offer {
+      shared.withLock { _ = $0.sharedByPeers.insert(sender) }
+      return
+    }
+    let others = (mapped[sender] ?? [:]).values.reduce(0) {
+      $0 + ($1.offer.number == offer.number ? 0 : $1.offer.segmentBytes)
+    }
+    do throws(TransportError) {
+      guard identity != nil, others + offer.segmentBytes <= limits.sharedBytes else {
+        throw .library(operation: "mapping a peer's memory", code: 0, message: "it is over the limit of this process")
+      }
+      mapped[sender, default: [:]][offer.number] = try MappedSegment(offer)
+      shared.withLock { _ = $0.sharedByPeers.insert(sender) }
+    } catch {
+      counted.refusedSegments += 1
+      note("memory of \(sender) cannot be read, its tensors come through sockets: \(error)")
+      shared.withLock { _ = $0.sharedByPeers.remove(sender) }
+      inbound[sender]?.answers.append(Answer(purpose: .refuse, key: FrameKey(kind: .state, step: 0)))
+    }
+  }
+
+  private func isOfThisGeneration(_ header: FrameHeader) -> Bool {
+    guard let membership, header.run == membership.tag, membership.peers[header.sender] != nil else {
+      counted.strangerFrames += 1
+      return false
+    }
+    guard header.generation == membership.generation else {
+      if header.generation < membership.generation { counted.staleFrames += 1 } else { counted.earlyFrames += 1 }
+      return false
+    }
+    return true
+  }
+
+  private func acceptPlaced(_ header: FrameHeader) {
+    guard isOfThisGeneration(header) else { return }
+    // One that is not known may have been offered on a connection that broke: who waits asks again.
+    guard let segment = mapped[header.sender]?[UInt32(header.chunkBytes)], header.totalBytes > 0,
+      segment.holds(payloadOffset: header.chunkOffset, count: header.totalBytes)
+    else {
+      counted.violations += 1
+      return
+    }
+    accept(
+      header,
+      Mailbox.Chunk(
+        content: .region(segment, payloadOffset: header.chunkOffset, stamp: header.payloadChecksum), offset: 0,
+        count: header.totalBytes, charged: header.charged))
+  }
+
+  // MARK: Into the mailbox
+
+  private func accept(_ header: FrameHeader, _ chunk: Mailbox.Chunk) {
     // Decided under the lock: a caller may have entered a newer generation that has not reached this thread.
     shared.change { state in
       guard let membership = state.membership, header.run == membership.tag else {
@@ -268,7 +390,7 @@ final class DataPlaneLoop {
         counted.strangerFrames += 1
         return
       }
-      switch state.mailbox.accept(header, payload, windowBytes: limits.windowBytes) {
+      switch state.mailbox.accept(header, chunk, windowBytes: limits.windowBytes) {
       case .kept: break
       case .repeated(let returnedBytes):
         counted.repeatedChunks += 1
@@ -279,7 +401,8 @@ final class DataPlaneLoop {
         return
       }
       counted.receivedChunks += 1
-      counted.receivedBytes += UInt64(header.chunkBytes)
+      counted.receivedBytes += UInt64(chunk.count)
+      if case .region = chunk.content { counted.receivedPlacedFrames += 1 }
       counted.heldBytesPeak = max(counted.heldBytesPeak, state.mailbox.heldBytes[header.sender] ?? 0)
     }
   }

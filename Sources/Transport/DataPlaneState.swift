@@ -35,6 +35,9 @@ struct DataPlaneState {
   /// What ended the I/O thread, other than being told to.
   var failure: TransportError?
   var mailbox = Mailbox()
+  /// Peers of this generation that read frames in our memory, and those whose frames we read in theirs.
+  var sharingPeers: Set<WorkerID> = []
+  var sharedByPeers: Set<WorkerID> = []
   var counters = DataPlaneCounters()
   var closed = false
   var ended = false

@@ -11,12 +11,27 @@ struct Mailbox {
     let sender: WorkerID
     let key: FrameKey
   }
+  /// Where bytes are that have arrived.
+  enum Content {
+    /// In a message of ours, to be checked against its checksum.
+    case message(Message, checksum: UInt32)
+    /// In the sender's memory, until we say that we have taken them.
+    case region(MappedSegment, payloadOffset: Int, stamp: UInt32)
+
+    /// What they take of our memory.
+    func heldBytes(_ count: Int) -> Int {
+      switch self {
+      case .message: count
+      case .region: 0
+      }
+    }
+  }
   struct Chunk {
-    let message: Message
+    let content: Content
     let offset: Int
     let count: Int
-    let checksum: UInt32
     let charged: Bool
+    var cost: Int { charged ? Mailbox.cost(chunkBytes: content.heldBytes(count)) : 0 }
   }
   struct Frame {
     var element: FrameElement?
@@ -31,6 +46,8 @@ struct Mailbox {
     var begun: Bool { element != nil }
     var complete: Bool { begun && arrivedBytes == totalBytes }
   }
+  /// Chunks of a frame end at multiples of it.
+  static let pieceUnitBytes = 4
   private(set) var heldBytes: [WorkerID: Int] = [:]
   var frames: [Slot: Frame] = [:]
 
@@ -45,11 +62,13 @@ struct Mailbox {
   }
 
   /// Takes in a chunk, if its sender was allowed to send it and it is the next of its frame.
-  mutating func accept(_ header: FrameHeader, _ message: Message, windowBytes: Int) -> Verdict {
+  mutating func accept(_ header: FrameHeader, _ chunk: Chunk, windowBytes: Int) -> Verdict {
     let slot = Slot(sender: header.sender, key: header.key)
-    let cost = header.charged ? Self.cost(chunkBytes: header.chunkBytes) : 0
-    let held = heldBytes[header.sender, default: 0] + cost
+    let held = heldBytes[header.sender, default: 0] + chunk.cost
     guard header.charged ? held <= windowBytes : frames[slot]?.wanted == true else { return .refused }
+    // Readers are promised whole elements in every piece.
+    let end = chunk.offset + chunk.count
+    guard end == header.totalBytes || (chunk.count > 0 && end % Self.pieceUnitBytes == 0) else { return .refused }
     var frame = frames.removeValue(forKey: slot) ?? Frame()
     defer { frames[slot] = frame.begun || frame.wanted ? frame : nil }
     if frame.begun && (frame.totalBytes != header.totalBytes || frame.element != header.element) {
@@ -58,16 +77,13 @@ struct Mailbox {
     }
     // Chunks of a frame travel in order, so another one is a repetition, or some before it were lost with
     // their connection; those are asked for again.
-    guard header.chunkOffset == frame.arrivedBytes, !frame.complete, frame.failure == nil else {
-      return .repeated(returnedBytes: cost)
+    guard chunk.offset == frame.arrivedBytes, !frame.complete, frame.failure == nil else {
+      return .repeated(returnedBytes: chunk.cost)
     }
     frame.element = header.element
     frame.totalBytes = header.totalBytes
-    frame.arrivedBytes += header.chunkBytes
-    frame.chunks.append(
-      Chunk(
-        message: message, offset: header.chunkOffset, count: header.chunkBytes, checksum: header.payloadChecksum,
-        charged: header.charged))
+    frame.arrivedBytes += chunk.count
+    frame.chunks.append(chunk)
     heldBytes[header.sender] = held
     return .kept
   }
@@ -75,7 +91,7 @@ struct Mailbox {
   /// Takes a charged chunk's bytes out of the window.
   /// - Returns: what the sender may be granted again.
   mutating func release(_ chunks: [Chunk], of sender: WorkerID) -> Int {
-    let bytes = chunks.reduce(0) { $0 + ($1.charged ? Self.cost(chunkBytes: $1.count) : 0) }
+    let bytes = chunks.reduce(0) { $0 + $1.cost }
     heldBytes[sender, default: 0] -= bytes
     return bytes
   }

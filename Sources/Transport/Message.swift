@@ -26,15 +26,15 @@ final class Message: @unchecked Sendable {
     self.init(size: bytes.count)
     bytes.withUnsafeBytes(fill)
   }
-  /// The first bytes of a block, not copied: the block lives until the library has sent them.
-  init(sending block: PooledBlock, count: Int) {
+  /// A part of a frame's memory, not copied: the memory lives until the library has sent it.
+  init(sending frame: FrameMemory, _ range: Range<Int>) {
     pointer = .allocate(capacity: 1)
     pointer.initialize(to: zmq_msg_t())
     let code = zmq_msg_init_data(
-      pointer, block.memory, count,
+      pointer, frame.memory + range.lowerBound, range.count,
       { _, hint in
-        if let hint { Unmanaged<PooledBlock>.fromOpaque(hint).release() }
-      }, Unmanaged.passRetained(block).toOpaque())
+        if let hint { Unmanaged<FrameMemory>.fromOpaque(hint).release() }
+      }, Unmanaged.passRetained(frame).toOpaque())
     precondition(code == 0, "out of memory for a message")
   }
 
@@ -46,8 +46,10 @@ final class Message: @unchecked Sendable {
   var count: Int { zmq_msg_size(pointer) }
   var hasMore: Bool { zmq_msg_more(pointer) != 0 }
 
-  func withBytes<Value>(_ body: (UnsafeRawBufferPointer) -> Value) -> Value {
-    body(UnsafeRawBufferPointer(start: zmq_msg_data(pointer), count: count))
+  func withBytes<Value, Failure: Error>(_ body: (UnsafeRawBufferPointer) throws(Failure) -> Value) throws(Failure)
+    -> Value
+  {
+    try body(UnsafeRawBufferPointer(start: zmq_msg_data(pointer), count: count))
   }
   var mutableBytes: UnsafeMutableRawBufferPointer {
     UnsafeMutableRawBufferPointer(start: zmq_msg_data(pointer), count: count)

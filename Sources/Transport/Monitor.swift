@@ -1,4 +1,6 @@
+import CSystem
 import Foundation
+import Synchronization
 
 /// State that several threads share: a lock and a condition in one, so that neither is used without the other.
 ///
@@ -7,6 +9,8 @@ final class Monitor<State>: @unchecked Sendable {
   private let condition = NSCondition()
   private var state: State
   private let clock = ContinuousClock()
+  /// Grows with every `change`, so that who waits can look without the lock.
+  private let version = Atomic<Int>(0)
 
   init(_ state: State) { self.state = state }
 
@@ -20,6 +24,7 @@ final class Monitor<State>: @unchecked Sendable {
   func change<Value, Failure: Error>(_ body: (inout State) throws(Failure) -> Value) throws(Failure) -> Value {
     condition.lock()
     defer {
+      version.add(1, ordering: .releasing)
       condition.broadcast()
       condition.unlock()
     }
@@ -27,12 +32,30 @@ final class Monitor<State>: @unchecked Sendable {
   }
 
   /// Waits until `body` returns a value; nil when that took longer than `timeout`.
+  /// - Parameter spinning: looks for that long before it sleeps: waking a thread takes some microseconds.
   func wait<Value, Failure: Error>(
-    atMost timeout: Duration, _ body: (inout State) throws(Failure) -> Value?
+    atMost timeout: Duration, spinning: Duration = .zero, _ body: (inout State) throws(Failure) -> Value?
   ) throws(Failure) -> Value? {
     condition.lock()
     defer { condition.unlock() }
-    let deadline = clock.now + timeout
+    if let value = try body(&state) { return value }
+    let start = clock.now
+    let deadline = start + timeout
+    if spinning > .zero && timeout > .zero {
+      var seen = version.load(ordering: .relaxed)
+      while clock.now - start < min(spinning, timeout) {
+        condition.unlock()
+        var looks = 0
+        while version.load(ordering: .acquiring) == seen && looks < 200 {
+          csystem_pause()
+          looks += 1
+        }
+        condition.lock()
+        if looks == 200 { continue }
+        seen = version.load(ordering: .relaxed)
+        if let value = try body(&state) { return value }
+      }
+    }
     while true {
       if let value = try body(&state) { return value }
       let left = deadline - clock.now

@@ -1,63 +1,61 @@
 import ClusterModel
 import Wire
 
-/// A frame on its way: its bytes copied into blocks, each with its checksum.
+/// A frame on its way to one peer: as a whole where the peer reads it in shared memory, otherwise in chunks.
 ///
-// Safe because the sending thread fills it and then hands it to the I/O thread for good.
+// Safe because the sending thread makes it and then hands it to the I/O thread for good.
 final class OutboundFrame: @unchecked Sendable {
-  struct Chunk {
-    var block: PooledBlock
-    var count: Int
-    var checksum: UInt32
-  }
   let key: FrameKey
   let element: FrameElement
   let totalBytes: Int
-  private var chunks: [Chunk] = []
-  private var next = 0
-  private var offset = 0
+  /// Until the receiver has it.
+  private(set) var memory: FrameMemory?
+  private let chunkBytes: Int
+  /// Of each chunk; those of a frame that was expected to be placed are made when they are needed.
+  private var checksums: [UInt32]
+  /// Bytes that are sent, and whether all is.
+  private(set) var offset = 0
+  private(set) var isSent = false
 
-  init(_ key: FrameKey, _ element: FrameElement, copying bytes: UnsafeRawBufferPointer, pool: BufferPool) {
+  init(_ key: FrameKey, _ element: FrameElement, _ memory: FrameMemory, chunkBytes: Int, checksums: [UInt32]) {
     self.key = key
     self.element = element
-    totalBytes = bytes.count
-    var start = 0
-    // An empty frame is one empty chunk.
-    repeat {
-      let count = min(pool.blockBytes, bytes.count - start)
-      let block = pool.block(bytes: count)
-      let part = UnsafeRawBufferPointer(rebasing: bytes[start..<start + count])
-      if let source = part.baseAddress, count > 0 { block.memory.copyMemory(from: source, byteCount: count) }
-      chunks.append(
-        Chunk(
-          block: block, count: count,
-          checksum: FrameChecksum.of(UnsafeRawBufferPointer(start: block.memory, count: count))))
-      start += count
-    } while start < bytes.count
+    self.memory = memory
+    totalBytes = memory.count
+    self.chunkBytes = chunkBytes
+    self.checksums = checksums
   }
 
-  /// Whether there is nothing to send now.
-  var isSent: Bool { next == chunks.count }
-  var nextCost: Int { Mailbox.cost(chunkBytes: isSent ? 0 : chunks[next].count) }
-
-  /// The next chunk and where it belongs; call ``advance()`` once it is sent.
-  func nextChunk() -> (chunk: Chunk, offset: Int)? { isSent ? nil : (chunks[next], offset) }
-  func advance() {
-    offset += chunks[next].count
-    next += 1
-  }
-
-  /// Begins again at a chunk that was sent before.
-  func rewind(to start: Int) {
-    while next > 0 && offset > start {
-      next -= 1
-      offset -= chunks[next].count
+  /// The checksums of a frame's chunks.
+  static func checksums(_ memory: FrameMemory, chunkBytes: Int) -> [UInt32] {
+    stride(from: 0, to: max(memory.count, 1), by: chunkBytes).map { start in
+      FrameChecksum.of(memory.bytes(start..<min(start + chunkBytes, memory.count)))
     }
   }
 
-  /// The receiver has it: gives the blocks back.
+  /// The next chunk; an empty frame is one empty chunk.
+  var nextChunk: Range<Int> { offset..<min(offset + chunkBytes, totalBytes) }
+  var nextChecksum: UInt32 {
+    if checksums.isEmpty, let memory { checksums = Self.checksums(memory, chunkBytes: chunkBytes) }
+    return checksums[offset / chunkBytes]
+  }
+  /// Whether it can go as a whole: nothing of it went in chunks.
+  var canBePlaced: Bool { offset == 0 && memory?.region != nil }
+
+  func advance() {
+    offset = nextChunk.upperBound
+    isSent = offset == totalBytes
+  }
+  func setPlaced() { isSent = true }
+
+  /// Begins again at a chunk that was sent before.
+  func rewind(to start: Int) {
+    isSent = false
+    offset = min(offset, start / chunkBytes * chunkBytes)
+  }
+  /// The receiver has it: gives the memory back.
   func finish() {
-    chunks = []
-    next = 0
+    isSent = true
+    memory = nil
   }
 }

@@ -9,7 +9,14 @@ final class OutboundPeer {
   private let generation: Generation
   private let me: WorkerID
 
+  private let identity: HostIdentity?
+
   private var opened = false
+  /// The peer has invited us to share memory, and has not refused since.
+  private var sharing = false
+  private var hasRefused = false
+  /// Numbers of the segments that it was told of on this connection.
+  private var offered: Set<UInt32> = []
   /// What the peer has allowed, and what we have taken of it, since the generation began.
   private var grantedBytes = 0
   private var chargedBytes = 0
@@ -23,7 +30,8 @@ final class OutboundPeer {
   private var wantedInOrder: [FrameKey] = []
   private static let wantedLimit = 4_096
 
-  init(_ worker: WorkerID, socket: Socket, run: RunTag, generation: Generation, me: WorkerID) {
+  init(_ worker: WorkerID, socket: Socket, run: RunTag, generation: Generation, me: WorkerID, identity: HostIdentity?) {
+    self.identity = identity
     self.worker = worker
     self.socket = socket
     self.run = run
@@ -56,8 +64,28 @@ final class OutboundPeer {
 
   func taken(_ key: FrameKey) { waiting.removeValue(forKey: key)?.finish() }
 
-  /// Introduces us again: after a break the peer knows us by another connection.
-  func reopen() { opened = false }
+  /// Introduces us again: after a break the peer knows us by another connection, and may have missed offers.
+  func reopen() {
+    opened = false
+    offered = []
+  }
+
+  /// - Returns: whether frames are placed from now on: not for a peer that refused before.
+  func invited() -> Bool {
+    sharing = !hasRefused
+    return sharing
+  }
+  /// What was placed and not taken goes as chunks instead.
+  func refused() {
+    hasRefused = true
+    guard sharing else { return }
+    sharing = false
+    for key in waiting.keys.sorted(by: { ($0.step, $0.part, $0.microbatch) < ($1.step, $1.part, $1.microbatch) }) {
+      guard let frame = waiting[key], frame.isSent else { continue }
+      frame.rewind(to: 0)
+      ordered.append(frame)
+    }
+  }
 
   /// Whether there is something that only needs room in the socket.
   var isReady: Bool {
@@ -67,33 +95,84 @@ final class OutboundPeer {
     return mayCharge(frame)
   }
 
-  private func mayCharge(_ frame: OutboundFrame) -> Bool { grantedBytes - chargedBytes >= frame.nextCost }
+  private func isPlaced(_ frame: OutboundFrame) -> Bool { sharing && frame.canBePlaced }
+  /// What the next message of a frame takes of the peer's memory: of a placed one only its header.
+  private func cost(_ frame: OutboundFrame) -> Int {
+    Mailbox.cost(chunkBytes: isPlaced(frame) ? 0 : frame.nextChunk.count)
+  }
+  private func mayCharge(_ frame: OutboundFrame) -> Bool { grantedBytes - chargedBytes >= cost(frame) }
 
   /// Sends at most `limit` chunks, as far as there is room, and says what went.
   func pump(limit: Int, counters: inout DataPlaneCounters) throws(TransportError) {
     if !opened {
-      let open = FrameHeader(
-        purpose: .open, run: run, generation: generation, sender: me, key: FrameKey(kind: .state, step: 0))
-      guard try sent(socket.send(Message(open))) else { return }
+      guard try sendOpen() else { return }
       opened = true
     }
     for _ in 0..<limit {
       let isUrgent = urgent.first != nil
-      guard let frame = urgent.first ?? ordered.first, isUrgent || mayCharge(frame),
-        let (chunk, offset) = frame.nextChunk()
+      guard let frame = urgent.first ?? ordered.first, isUrgent || mayCharge(frame), let memory = frame.memory
       else { return }
-      let header = FrameHeader(
-        purpose: .data, element: frame.element, charged: !isUrgent, run: run, generation: generation, sender: me,
-        key: frame.key, totalBytes: frame.totalBytes, chunkOffset: offset, chunkBytes: chunk.count,
-        payloadChecksum: chunk.checksum)
-      guard try sent(socket.send(Message(header), more: true)) else { return }
-      // Room was made for the whole message with its first part.
-      _ = try sent(socket.send(Message(sending: chunk.block, count: chunk.count)))
-      if !isUrgent { chargedBytes += frame.nextCost }
-      frame.advance()
-      counters.sentBytes += UInt64(chunk.count)
+      let cost = cost(frame)
+      let bytes: Int
+      if isPlaced(frame), let region = memory.region {
+        guard try offer(region.segment.offer),
+          try sent(socket.send(Message(placed(frame, region, charged: !isUrgent))))
+        else { return }
+        bytes = frame.totalBytes
+        frame.setPlaced()
+      } else {
+        let chunk = frame.nextChunk
+        let header = header(
+          .data, frame, charged: !isUrgent, offset: chunk.lowerBound, count: chunk.count, checksum: frame.nextChecksum)
+        guard try sent(socket.send(Message(header), more: true)) else { return }
+        // Room was made for the whole message with its first part.
+        _ = try sent(socket.send(Message(sending: memory, chunk)))
+        bytes = chunk.count
+        frame.advance()
+      }
+      if !isUrgent { chargedBytes += cost }
+      counters.sentBytes += UInt64(bytes)
       if frame.isSent { counters.sentFrames += 1 }
     }
+  }
+
+  private func header(
+    _ purpose: FrameHeader.Purpose, _ frame: OutboundFrame, charged: Bool, offset: Int, count: Int, checksum: UInt32
+  ) -> FrameHeader {
+    FrameHeader(
+      purpose: purpose, element: frame.element, charged: charged, run: run, generation: generation, sender: me,
+      key: frame.key, totalBytes: frame.totalBytes, chunkOffset: offset, chunkBytes: count, payloadChecksum: checksum)
+  }
+
+  private func placed(_ frame: OutboundFrame, _ region: FrameMemory.Region, charged: Bool) -> FrameHeader {
+    header(
+      .placed, frame, charged: charged, offset: region.payloadOffset, count: Int(region.segment.offer.number),
+      checksum: region.stamp)
+  }
+
+  private func sendOpen() throws(TransportError) -> Bool {
+    var header = FrameHeader(
+      purpose: .open, run: run, generation: generation, sender: me, key: FrameKey(kind: .state, step: 0))
+    guard let identity else { return try sent(socket.send(Message(header))) }
+    let part = Message(size: HostIdentity.sizeBytes)
+    identity.write(into: part.mutableBytes)
+    header.payloadChecksum = part.withBytes(FrameChecksum.of)
+    guard try sent(socket.send(Message(header), more: true)) else { return false }
+    return try sent(socket.send(part))
+  }
+
+  /// Tells the peer of a segment, once; it maps it before it sees what lies there.
+  private func offer(_ offer: SegmentOffer) throws(TransportError) -> Bool {
+    guard !offered.contains(offer.number) else { return true }
+    let part = Message(size: SegmentOffer.sizeBytes)
+    offer.write(into: part.mutableBytes)
+    var header = FrameHeader(
+      purpose: .share, run: run, generation: generation, sender: me, key: FrameKey(kind: .state, step: 0))
+    header.payloadChecksum = part.withBytes(FrameChecksum.of)
+    guard try sent(socket.send(Message(header), more: true)) else { return false }
+    _ = try sent(socket.send(part))
+    offered.insert(offer.number)
+    return true
   }
 
   private func sent(_ result: Socket.SendResult) throws(TransportError) -> Bool {

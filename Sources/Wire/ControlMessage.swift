@@ -1,4 +1,5 @@
 import ClusterModel
+import Tracing
 
 /// Every control message between coordinator, workers and observers: one envelope, one gate.
 public struct Envelope: Hashable, Sendable {
@@ -37,6 +38,8 @@ public enum ControlMessage: Hashable, Sendable {
   case leaving(reason: String)
   /// The worker cannot go on; the kind decides whether trying again can help, the reason is for the user.
   case failed(kind: FailureKind, reason: String)
+  /// What the worker did, when the welcome asked for it.
+  case traced(Traced)
 
   // coordinator -> worker
   case welcome(Welcome)
@@ -50,6 +53,8 @@ public enum ControlMessage: Hashable, Sendable {
   case checkpointCommitted(step: Step)
   case coordinatorHeartbeat
   case stop(Stop)
+  /// Answered at once in `traced`: when did this arrive by the worker's clock?
+  case clockQuestion(sentNanoseconds: UInt64)
 
   // observer <-> coordinator
   case statusRequest
@@ -108,10 +113,13 @@ public struct Welcome: Hashable, Sendable {
   public var configuration: String
   /// Absolute path of the run directory, on a file system that all hosts share.
   public var runDirectory: String
-  public init(worker: WorkerID, configuration: String, runDirectory: String) {
+  /// Whether the worker records what it does and reports it in `traced`.
+  public var tracing: Bool
+  public init(worker: WorkerID, configuration: String, runDirectory: String, tracing: Bool = false) {
     self.worker = worker
     self.configuration = configuration
     self.runDirectory = runDirectory
+    self.tracing = tracing
   }
 }
 
@@ -294,5 +302,33 @@ public struct Stop: Hashable, Sendable {
   public init(disposition: Disposition, reason: String) {
     self.disposition = disposition
     self.reason = reason
+  }
+}
+
+/// Spans since the last report, or the answer to a `clockQuestion`, or both.
+public struct Traced: Hashable, Sendable {
+  /// When a question reached the worker.
+  public struct ClockAnswer: Hashable, Sendable {
+    /// As asked: by the coordinator's clock.
+    public var sentNanoseconds: UInt64
+    /// By the clock of the worker's spans.
+    public var workerNanoseconds: UInt64
+    public init(sentNanoseconds: UInt64, workerNanoseconds: UInt64) {
+      self.sentNanoseconds = sentNanoseconds
+      self.workerNanoseconds = workerNanoseconds
+    }
+  }
+  public var spans: [TraceSpan]
+  /// Spans that were recorded and are lost.
+  public var dropped: UInt64
+  public var clock: ClockAnswer?
+  /// Pages that the system gave to the worker's process since its last report: about none in a steady step. Nil in
+  /// the answer to a question.
+  public var pageFaults: UInt64?
+  public init(spans: [TraceSpan] = [], dropped: UInt64 = 0, clock: ClockAnswer? = nil, pageFaults: UInt64? = nil) {
+    self.spans = spans
+    self.dropped = dropped
+    self.clock = clock
+    self.pageFaults = pageFaults
   }
 }

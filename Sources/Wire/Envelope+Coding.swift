@@ -84,6 +84,7 @@ extension ControlMessage {
     case .heartbeat(let value): .heartbeat(value.proto)
     case .leaving(let reason): .leaving(.init(reason))
     case .failed(let kind, let reason): .failed(.init(kind, reason))
+    case .traced(let value): .traced(value.proto)
     case .welcome(let value): .welcome(value.proto)
     case .refused(let reason): .refused(.init(reason))
     case .prepare(let value): .prepare(value.proto)
@@ -93,6 +94,7 @@ extension ControlMessage {
     case .checkpointCommitted(let step): .checkpointCommitted(.with { $0.step = step })
     case .coordinatorHeartbeat: .coordinatorHeartbeat(.init())
     case .stop(let value): .stop(value.proto)
+    case .clockQuestion(let sent): .clockQuestion(.with { $0.sentNanoseconds = sent })
     case .statusRequest: .statusRequest(.init())
     case .status(let json): .status(.with { $0.json = json })
     }
@@ -116,6 +118,7 @@ extension ControlMessage {
       self = .failed(
         kind: try value.checkedKind(),
         reason: try WireLimits.text(value.reason, "failed.reason", atMost: WireLimits.reasonBytes))
+    case .traced(let value): self = .traced(try Traced(value))
     case .welcome(let value): self = .welcome(try Welcome(value))
     case .refused(let value): self = .refused(reason: try value.checked("refused.reason"))
     case .prepare(let value): self = .prepare(try Prepare(value))
@@ -126,6 +129,10 @@ extension ControlMessage {
       self = .checkpointCommitted(step: try WireLimits.step(value.step, "checkpointCommitted.step"))
     case .coordinatorHeartbeat: self = .coordinatorHeartbeat
     case .stop(let value): self = .stop(try Stop(value))
+    case .clockQuestion(let value):
+      self = .clockQuestion(
+        sentNanoseconds: try WireLimits.number(
+          value.sentNanoseconds, "clockQuestion.sentNanoseconds", atMost: WireLimits.count))
     case .statusRequest: self = .statusRequest
     case .status(let value):
       self = .status(json: try WireLimits.text(value.json, "status.json", atMost: WireLimits.statusBytes))

@@ -26,8 +26,12 @@ public enum FrameElement: UInt8, Hashable, Sendable, CaseIterable {
 ///         +------------------------+---------------------------+
 /// ```
 ///
-/// A `data` message has the chunk's payload as its second part; the others have one part. The two checksums
-/// are filled in and verified by the owner of the sockets, who has the bytes.
+/// A `data` message has the chunk's payload as its second part, `share` a ``SegmentOffer``, `open` a
+/// ``HostIdentity`` where its sender can share memory; the others have one part. The two checksums are filled in
+/// and verified by the owner of the sockets, who has the bytes.
+///
+/// In `placed` messages the offset is that of the payload in the sender's segment, "chunk bytes" the number of
+/// the segment, and the payload's checksum the stamp that precedes the payload there.
 public struct FrameHeader: Hashable, Sendable {
   public enum Purpose: UInt8, Sendable, CaseIterable {
     /// One chunk of the frame named by `key`.
@@ -42,12 +46,20 @@ public struct FrameHeader: Hashable, Sendable {
     case resend = 5
     /// The receiver has all of `key`: the sender may forget it.
     case taken = 6
+    /// The receiver runs on the sender's host and will read frames where the sender has them.
+    case invite = 7
+    /// A segment of the sender's memory in which frames are going to lie.
+    case share = 8
+    /// All of the frame named by `key` lies in a segment that was shared before.
+    case placed = 9
+    /// The receiver could not map a segment: frames must travel as `data`.
+    case refuse = 10
   }
   public static let sizeBytes = 88
   /// The part of the header that its own checksum covers.
   public static let coveredBytes = 84
   public static let magic: UInt32 = 0x5044_4654
-  public static let version: UInt8 = 1
+  public static let version: UInt8 = 2
 
   public var purpose: Purpose
   public var element: FrameElement

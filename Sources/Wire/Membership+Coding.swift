@@ -36,6 +36,7 @@ extension Welcome {
       $0.worker = worker.number
       $0.configuration = configuration
       $0.runDirectory = runDirectory
+      $0.tracing = tracing
     }
   }
   init(_ proto: Transfusion_Wire_Welcome) throws(WireError) {
@@ -43,7 +44,8 @@ extension Welcome {
       worker: WorkerID(proto.worker),
       configuration: try WireLimits.text(
         proto.configuration, "welcome.configuration", atMost: WireLimits.configurationBytes),
-      runDirectory: try WireLimits.name(proto.runDirectory, "welcome.runDirectory", atMost: 4_096))
+      runDirectory: try WireLimits.name(proto.runDirectory, "welcome.runDirectory", atMost: 4_096),
+      tracing: proto.tracing)
   }
 }
 

@@ -1,6 +1,7 @@
 import Checkpoints
 import ClusterModel
 import Foundation
+import Tracing
 import Wire
 
 /// Writes snapshots on a thread of its own while training goes on.
@@ -21,11 +22,18 @@ final class CheckpointWriter: Sendable {
   private let finished = DispatchSemaphore(value: 0)
 
   /// - Parameter report: called on the writer's thread with what the coordinator must hear.
-  init(report: @escaping @Sendable (ControlMessage) -> Void) {
+  init(
+    snapshots: SnapshotBuffers, trace: TraceRecorder, report: @escaping @Sendable (ControlMessage) -> Void
+  ) {
     let queue = queue
     let finished = finished
     let thread = Thread {
-      while let job = queue.pop() { report(Self.write(job)) }
+      while let job = queue.pop() {
+        let message = trace.measure(.checkpointWrite, step: job.snapshot.step) { Self.write(job) }
+        // Before the report: the next snapshot may be asked for as soon as the coordinator knows.
+        snapshots.give(back: job.snapshot.buffer)
+        report(message)
+      }
       finished.signal()
     }
     thread.name = "checkpoint"
@@ -53,8 +61,12 @@ final class CheckpointWriter: Sendable {
       let part = try job.store.writePart(
         step: job.snapshot.step, file: job.file,
         tensors: job.snapshot.entries.map { entry in
-          TensorSource(path: entry.path, shape: entry.shape, values: entry.values)
+          TensorSource(
+            path: entry.path, shape: entry.shape,
+            bytes: UnsafeRawBufferPointer(rebasing: job.snapshot.buffer.bytes[entry.bytes]))
         })
+      // The sources are addresses: the memory stays until here.
+      withExtendedLifetime(job.snapshot.buffer) {}
       return .checkpointWritten(
         CheckpointPart(
           step: job.snapshot.step, file: part.file, sizeBytes: UInt64(part.sizeBytes), sha256: part.sha256,

@@ -6,6 +6,9 @@ import Compute
 /// Leaves finish in ascending order, so the unfinished part is a stack: a leaf that is the right half of a
 /// node is added to the left half below it, and the sum may be a right half again. At most log2(leaves) + 1
 /// gradients live at a time.
+///
+/// The last leaf of a step can be added tensor by tensor while its backward pass runs: ``sums(with:gradient:)`` says
+/// where the sums will be, ``add(leaf:gradient:elements:on:)`` adds a part, ``settle(leaf:gradient:)`` ends it.
 package struct LeafSums {
   private let tree: LeafTree
   package private(set) var finished: [(node: Range<Int>, gradient: Tensor)] = []
@@ -18,24 +21,51 @@ package struct LeafSums {
     self.make = make
   }
 
-  /// A zeroed gradient to accumulate the next leaf into.
-  package mutating func begin(on device: any Device) throws -> Tensor {
-    let gradient = try pool.popLast() ?? make()
-    device.fill(gradient, with: 0)
-    return gradient
+  /// A gradient of undefined content for the next leaf, whose first backward pass overwrites it.
+  package mutating func begin() throws -> Tensor { try pool.popLast() ?? make() }
+
+  /// How many of the finished sums a leaf is added to, newest first, and the node that comes of it.
+  private func merges(of leaf: Int) -> (count: Int, node: Range<Int>) {
+    var node = leaf..<leaf + 1
+    var count = 0
+    for left in finished.reversed() {
+      guard tree.areSiblings(left.node, node) else { break }
+      node = left.node.lowerBound..<node.upperBound
+      count += 1
+    }
+    return (count, node)
   }
 
-  package mutating func finish(leaf: Int, gradient: Tensor, on device: any Device) {
-    var node = leaf..<leaf + 1
+  /// The sums as they will be once `leaf` is settled, whose own gradient is `gradient`.
+  package func sums(with leaf: Int, gradient: Tensor) -> [(node: Range<Int>, gradient: Tensor)] {
+    let (count, node) = merges(of: leaf)
+    let kept = finished.dropLast(count)
+    return kept + [(node, count == 0 ? gradient : finished[kept.count].gradient)]
+  }
+
+  /// Adds some elements of a leaf's gradient to their sums; each element once.
+  package func add(leaf: Int, gradient: Tensor, elements: Range<Int>, on device: any Device) {
     var sum = gradient
-    while let left = finished.last, tree.areSiblings(left.node, node) {
-      device.add(sum, to: left.gradient)
-      pool.append(sum)
-      node = left.node.lowerBound..<node.upperBound
+    for left in finished.suffix(merges(of: leaf).count).reversed() {
+      device.add(
+        sum.slice(at: elements.lowerBound, shape: [elements.count]),
+        to: left.gradient.slice(at: elements.lowerBound, shape: [elements.count]))
       sum = left.gradient
-      finished.removeLast()
     }
-    finished.append((node, sum))
+  }
+
+  /// Ends a leaf all of whose elements are added.
+  package mutating func settle(leaf: Int, gradient: Tensor) {
+    let sums = sums(with: leaf, gradient: gradient)
+    let count = merges(of: leaf).count
+    if count > 0 { pool += finished.suffix(count).dropFirst().map(\.gradient) + [gradient] }
+    finished = sums
+  }
+
+  /// A whole leaf at once.
+  package mutating func finish(leaf: Int, gradient: Tensor, on device: any Device) {
+    add(leaf: leaf, gradient: gradient, elements: 0..<gradient.count, on: device)
+    settle(leaf: leaf, gradient: gradient)
   }
 
   /// Gives the finished sums back once they are used.

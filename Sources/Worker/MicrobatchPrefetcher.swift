@@ -16,7 +16,7 @@ final class MicrobatchPrefetcher: Sendable {
   private let queue: BlockingQueue<Item>
 
   /// - Parameter range: the replica's microbatches of every step.
-  init(source: MicrobatchSource, from step: Step, range: Range<Int>, parts: MicrobatchParts, ahead: Int = 3) {
+  init(source: MicrobatchSource, from step: Step, range: Range<Int>, parts: MicrobatchParts, ahead: Int = 8) {
     let queue = BlockingQueue<Item>(capacity: ahead)
     self.queue = queue
     let thread = Thread {

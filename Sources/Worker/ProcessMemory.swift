@@ -9,6 +9,16 @@ enum ProcessMemory {
     guard fields.count > 1, let pages = Int(fields[1]) else { return 0 }
     return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
   }
+  /// Pages that the system gave to this process without reading a disk (getrusage: ru_minflt), since it began.
+  static var pageFaults: UInt64 {
+    var usage = rusage()
+    #if canImport(Glibc)
+      getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+    #else
+      getrusage(RUSAGE_SELF, &usage)
+    #endif
+    return UInt64(max(usage.ru_minflt, 0))
+  }
   /// Physical memory of the host.
   static var hostBytes: Int { Int(ProcessInfo.processInfo.physicalMemory) }
 }

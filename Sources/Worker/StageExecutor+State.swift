@@ -10,10 +10,12 @@ struct StateSnapshot: Sendable {
   struct Entry: Sendable {
     var path: String
     var shape: [Int]
-    var values: [Float]
+    /// Where its float32 values lie in the buffer.
+    var bytes: Range<Int>
   }
   var step: Step
   var entries: [Entry]
+  var buffer: SnapshotBuffer
 }
 
 extension StageExecutor {
@@ -64,23 +66,33 @@ extension StageExecutor {
 
   /// Copies what this worker owns: the only part of a checkpoint that training waits for.
   func snapshot(step: Step) throws -> StateSnapshot {
-    try timed(\.checkpoint) {
+    try timed(\.checkpoint, .snapshot, step: step) {
+      let size = MemoryLayout<Float>.size
+      let elements = owned.reduce(0) { $0 + count(of: $1) }
+      let buffer = snapshots.take(byteCount: 3 * elements * size)
+      func copy(_ tensor: Tensor, at element: Int) throws {
+        let part = buffer.bytes[element * size..<(element + tensor.count) * size]
+        try device.download(tensor, into: UnsafeMutableRawBufferPointer(rebasing: part))
+      }
       var entries: [StateSnapshot.Entry] = []
       for tensor in owned {
         let parameter = stage.parameters[tensor.index]
         let specification = parameter.specification
         let count = specification.count
-        let parts = [
-          (Self.parameterPath(specification.name), stage.values.slice(at: parameter.offset, shape: [count])),
-          (Self.firstMomentPath(specification.name), firstMoments.slice(at: tensor.offset, shape: [count])),
-          (Self.secondMomentPath(specification.name), secondMoments.slice(at: tensor.offset, shape: [count])),
-        ]
-        for (path, part) in parts {
+        try copy(stage.values.slice(at: parameter.offset, shape: [count]), at: tensor.offset)
+        let paths = [Self.parameterPath, Self.firstMomentPath, Self.secondMomentPath]
+        for (part, path) in paths.enumerated() {
+          let start = (part * elements + tensor.offset) * size
           entries.append(
-            StateSnapshot.Entry(path: path, shape: specification.shape, values: try device.floats(part)))
+            StateSnapshot.Entry(
+              path: path(specification.name), shape: specification.shape, bytes: start..<start + count * size))
         }
       }
-      return StateSnapshot(step: step, entries: entries)
+      if elements > 0 {
+        try copy(firstMoments, at: elements)
+        try copy(secondMoments, at: 2 * elements)
+      }
+      return StateSnapshot(step: step, entries: entries, buffer: buffer)
     }
   }
 }

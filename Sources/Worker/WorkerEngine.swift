@@ -4,6 +4,7 @@ import Collectives
 import Compute
 import Configuration
 import Foundation
+import Tracing
 import TrainingData
 import TransfusionModel
 import Transport
@@ -32,6 +33,8 @@ final class WorkerEngine: @unchecked Sendable {
   /// What the control thread sends next.
   let outbox = BlockingQueue<ControlMessage>()
   let progress = WorkerProgress()
+  /// On when the welcome asked for it.
+  let trace = TraceRecorder()
 
   private let options: WorkerOptions
   private let dataPlane: DataPlane
@@ -39,7 +42,9 @@ final class WorkerEngine: @unchecked Sendable {
   private var device: CPUDevice?
   private var setup: Setup?
   private var executor: StageExecutor?
+  private var reportedPageFaults: UInt64 = 0
   private let writer: CheckpointWriter
+  private let snapshots = SnapshotBuffers()
   private var thread: Thread?
   private let finished = DispatchSemaphore(value: 0)
 
@@ -48,7 +53,10 @@ final class WorkerEngine: @unchecked Sendable {
     self.dataPlane = dataPlane
     self.waker = waker
     let outbox = outbox
-    writer = CheckpointWriter { message in
+    let trace = trace
+    writer = CheckpointWriter(snapshots: snapshots, trace: trace) { message in
+      // The span goes first: after the last checkpoint's report nobody listens any more.
+      if trace.isOn { outbox.push(.traced(Traced(trace.drain()))) }
       outbox.push(message)
       waker.wake()
     }
@@ -70,6 +78,7 @@ final class WorkerEngine: @unchecked Sendable {
   func configure(_ welcome: Welcome, run: RunID) throws {
     let configuration = try RunConfiguration.parse(welcome.configuration, file: "the coordinator's configuration")
     setup = Setup(welcome: welcome, run: run, configuration: configuration)
+    if welcome.tracing { trace.turnOn() }
     let thread = Thread { [self] in
       work()
       finished.signal()
@@ -95,7 +104,10 @@ final class WorkerEngine: @unchecked Sendable {
   }
 
   private func work() {
-    while let command = commands.pop() {
+    while true {
+      let waited = trace.now
+      guard let command = commands.pop() else { break }
+      if let step = command.waitedForStep { trace.record(.barrier, step: step, from: waited) }
       do {
         try perform(command)
       } catch {
@@ -120,8 +132,21 @@ final class WorkerEngine: @unchecked Sendable {
         writer.write(snapshot)
       }
       post(.updated(updated))
-    case .evaluate(let step): post(.evaluated(try current().evaluate(step: step)))
+      postTrace()
+    case .evaluate(let step):
+      post(.evaluated(try current().evaluate(step: step)))
+      postTrace()
     }
+  }
+
+  /// Hands what was recorded to the coordinator; after the report that others wait for.
+  private func postTrace() {
+    guard trace.isOn else { return }
+    var report = Traced(trace.drain())
+    let faults = ProcessMemory.pageFaults
+    report.pageFaults = faults - reportedPageFaults
+    reportedPageFaults = faults
+    post(.traced(report))
   }
 
   private func current() throws -> StageExecutor {
@@ -146,7 +171,7 @@ final class WorkerEngine: @unchecked Sendable {
     }
     let executor = try StageExecutor(
       configuration: configuration, plan: prepare.plan, place: place, fromStep: prepare.fromStep, device: device,
-      link: dataPlane, source: source, progress: progress)
+      link: dataPlane, source: source, progress: progress, trace: trace, snapshots: snapshots)
     // Before anything that can fail: whoever replaces it stops its data thread.
     self.executor = executor
     let store = CheckpointStore(directory: setup.welcome.runDirectory + "/checkpoints")
@@ -162,6 +187,23 @@ final class WorkerEngine: @unchecked Sendable {
         Ready(
           step: prepare.fromStep, dataFingerprint: source.dataset.fingerprint,
           memoryBytes: UInt64(ProcessMemory.residentBytes))))
+  }
+}
+
+extension WorkerEngine.Command {
+  /// The step for whose sake the compute thread waited for this command.
+  var waitedForStep: Step? {
+    switch self {
+    case .prepare: nil
+    case .run(let step), .evaluate(let step): step
+    case .update(let update): update.step
+    }
+  }
+}
+
+extension Traced {
+  init(_ recorded: (spans: [TraceSpan], dropped: UInt64)) {
+    self.init(spans: recorded.spans, dropped: recorded.dropped)
   }
 }
 

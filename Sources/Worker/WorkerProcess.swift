@@ -152,6 +152,8 @@ public final class WorkerProcess {
     case .evaluate(let step): engine.commands.push(.evaluate(step))
     case .checkpointCommitted(let step): log.debug("checkpoint of step \(step) committed")
     case .coordinatorHeartbeat: break
+    case .clockQuestion(let sent):
+      send(.traced(Traced(clock: .init(sentNanoseconds: sent, workerNanoseconds: engine.trace.now))))
     case .stop(let stop):
       log.info("stopping: \(stop.reason)")
       switch stop.disposition {
@@ -160,7 +162,7 @@ public final class WorkerProcess {
       case .failed: throw WorkerError.stopped(reason: stop.reason)
       }
     case .hello, .ready, .reduced, .updated, .evaluated, .checkpointWritten, .checkpointFailed, .heartbeat, .leaving,
-      .failed, .statusRequest, .status:
+      .failed, .traced, .statusRequest, .status:
       log.warning("the coordinator sent a message that only others send; ignored")
     }
     return nil

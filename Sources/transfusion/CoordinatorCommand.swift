@@ -20,12 +20,14 @@ struct CoordinatorStart: AsyncParsableCommand {
   @OptionGroup var configuration: ConfigurationOptions
   @OptionGroup var runOptions: RunDirectoryOption
   @OptionGroup var listening: ListeningOptions
+  @OptionGroup var tracing: TraceOptions
   @OptionGroup var logging: LoggingOptions
 
   func run() async throws {
     let launcher = RunLauncher(
       configuration: RunLauncher.absolute(try configuration.load()), runDirectory: runOptions.run,
-      listen: listening.listen, allowPlaintext: listening.insecurePlaintext, log: logging.logger("coordinator"))
+      listen: listening.listen, allowPlaintext: listening.insecurePlaintext, trace: tracing.trace,
+      log: logging.logger("coordinator"))
     try await launcher.run(resume: .newest)
   }
 }
@@ -69,6 +71,7 @@ struct TrainCommand: AsyncParsableCommand {
     help: ArgumentHelp("Where status clients connect; by default a free port on loopback.", valueName: "address"))
   var listen = "tcp://127.0.0.1:*"
 
+  @OptionGroup var tracing: TraceOptions
   @OptionGroup var logging: LoggingOptions
 
   func validate() throws { try LocalWorkerCount.check(workers) }
@@ -79,7 +82,7 @@ struct TrainCommand: AsyncParsableCommand {
     loaded.parallelism.workers = workers
     let launcher = RunLauncher(
       configuration: RunLauncher.absolute(loaded), runDirectory: runOptions.run, listen: listen, localWorkers: workers,
-      resources: resources, log: logging.logger("coordinator"))
+      resources: resources, trace: tracing.trace, log: logging.logger("coordinator"))
     try await launcher.run(resume: .newest)
   }
 }
@@ -122,6 +125,7 @@ struct ResumeCommand: AsyncParsableCommand {
   @Flag(name: .long, help: "Listen outside loopback although traffic is not encrypted.")
   var insecurePlaintext = false
 
+  @OptionGroup var tracing: TraceOptions
   @OptionGroup var logging: LoggingOptions
 
   func validate() throws {
@@ -139,7 +143,7 @@ struct ResumeCommand: AsyncParsableCommand {
     let launcher = RunLauncher(
       configuration: RunLauncher.absolute(loaded), runDirectory: directory, listen: listen,
       allowPlaintext: insecurePlaintext, localWorkers: noLocalWorkers ? 0 : loaded.parallelism.workers,
-      resources: resources, log: logging.logger("coordinator"))
+      resources: resources, trace: tracing.trace, log: logging.logger("coordinator"))
     try await launcher.run(resume: from.map { .step($0) } ?? .newest)
   }
 }

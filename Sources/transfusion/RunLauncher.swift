@@ -16,6 +16,8 @@ struct RunLauncher {
   /// Workers started on this host; 0 for a coordinator alone.
   var localWorkers = 0
   var resources = WorkerResourceOptions()
+  /// Where a trace is written, if anywhere.
+  var trace: String?
   var log: Logger
 
   /// Opens the data (so that a wrong configuration fails before anything is written) and describes the run.
@@ -56,6 +58,7 @@ struct RunLauncher {
     settings.diffusionWeight = configuration.model.diffusionWeight
     settings.allowPlaintext = allowPlaintext
     settings.resume = resume
+    settings.traceFile = trace.map { URL(filePath: $0).standardizedFileURL.path }
     return settings
   }
 }

@@ -19,6 +19,15 @@ struct ConfigurationOptions: ParsableArguments {
   }
 }
 
+struct TraceOptions: ParsableArguments {
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      "Write what every worker does and when, for ui.perfetto.dev or chrome://tracing; replaces the file.",
+      valueName: "file"), completion: .file())
+  var trace: String?
+}
+
 struct LoggingOptions: ParsableArguments {
   @Option(name: .long, help: "trace, debug, info, notice, warning, error or critical.")
   var logLevel: Logger.Level = .info

@@ -13,6 +13,15 @@ private struct ArrayMemory: ReductionMemory {
   func add(_ source: ArrayBlock, at sourceOffset: Int, to destination: ArrayBlock, at offset: Int, count: Int) {
     for index in 0..<count { destination.values[offset + index] += source.values[sourceOffset + index] }
   }
+  func add(
+    _ bytes: UnsafeRawBufferPointer, to source: ArrayBlock, at sourceOffset: Int, into destination: ArrayBlock,
+    at offset: Int
+  ) {
+    for index in 0..<bytes.count / 4 {
+      destination.values[offset + index] =
+        source.values[sourceOffset + index] + bytes.loadUnaligned(fromByteOffset: index * 4, as: Float.self)
+    }
+  }
   func copy(_ source: ArrayBlock, at sourceOffset: Int, to destination: ArrayBlock, at offset: Int, count: Int) {
     for index in 0..<count { destination.values[offset + index] = source.values[sourceOffset + index] }
   }
@@ -67,7 +76,9 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
   static var flatCount: Int { (spans.last.map { $0.offset + $0.count } ?? 0) + 4 }
 
   /// Reduces and gathers; gives every replica's parameters, which the test sets to the summed gradients.
-  private func run(leaves: Int, ranges: [Range<Int>], bucketSize: BucketSize) throws -> [[Float]] {
+  private func run(
+    leaves: Int, ranges: [Range<Int>], bucketSize: BucketSize, inParts: Bool = false
+  ) throws -> [[Float]] {
     let network = MemoryNetwork()
     let gradients = (0..<leaves).map { leafGradient($0, count: Self.flatCount) }
     let owners = TensorOwnership.assign(sizes: Self.sizes, replicas: ranges.count)
@@ -84,6 +95,10 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
         }
         let owned = Self.sizes.indices.filter { owners[$0] == replica }
         let results = owned.map { ArrayBlock([Float](repeating: .nan, count: Self.sizes[$0])) }
+        if inParts {
+          try Self.stepInParts(reduction, step, partials, owned, values)
+          continue
+        }
         try reduction.reduce(step: step, partials: partials, into: results)
         for (result, tensor) in zip(results, owned) {
           values.values.replaceSubrange(
@@ -97,12 +112,80 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
     return values
   }
 
+  /// As a worker does: gradients become final from the last tensor to the first, parameters leave round by round.
+  private static func stepInParts(
+    _ reduction: TreeReduction<ArrayMemory>, _ step: Step, _ partials: [(node: Range<Int>, gradient: ArrayBlock)],
+    _ owned: [Int], _ values: ArrayBlock
+  ) throws {
+    // What is not final yet must not be looked at.
+    let final = partials.map(\.gradient.values)
+    for partial in partials { partial.gradient.values = [Float](repeating: .nan, count: flatCount) }
+    try reduction.begin(step: step, partials: partials)
+    for tensors in [5..<7, 4..<5, 1..<4, 0..<1] {
+      let elements =
+        spans[tensors.lowerBound].offset..<spans[tensors.upperBound - 1].offset + sizes[tensors.upperBound - 1]
+      for (partial, values) in zip(partials, final) {
+        partial.gradient.values.replaceSubrange(elements, with: values[elements])
+      }
+      try reduction.finished(tensors: tensors)
+    }
+    let sum = partials[try reduction.complete()].gradient.values
+    reduction.beginGather(step: step)
+    var taken: Set<Int> = []
+    for (round, members) in reduction.updateRounds.enumerated() {
+      for member in members {
+        #expect(owned[member.ownedPosition] == member.tensor)
+        let range = member.flatOffset..<member.flatOffset + member.count
+        values.values.replaceSubrange(range, with: sum[range])
+      }
+      try reduction.sendUpdated(round: round, values: values) { taken.insert($0.tensor) }
+    }
+    try reduction.completeGather(values: values) { taken.insert($0.tensor) }
+    #expect(taken == Set(sizes.indices).subtracting(owned))
+  }
+
+  @Test(.timeLimit(.minutes(3)), arguments: 1...7) func stepsInPartsGiveTheSameBits(leaves: Int) throws {
+    let gradients = (0..<leaves).map { leafGradient($0, count: Self.flatCount) }
+    let whole = treeSum(0..<leaves, gradients)
+    for replicas in 1...4 {
+      for ranges in partitions(0..<leaves, replicas) {
+        for size in [
+          BucketSize(), BucketSize(bytes: 40),
+          BucketSize(bytes: 40, windowBytes: 1),
+        ] {
+          for values in try run(leaves: leaves, ranges: ranges, bucketSize: size, inParts: true) {
+            for span in Self.spans {
+              let range = span.offset..<span.offset + span.count
+              #expect(values[range].map(\.bitPattern) == whole[range].map(\.bitPattern), "\(ranges)")
+            }
+          }
+        }
+      }
+    }
+  }
+
+  @Test func bucketsLeaveBeforeTheLastGradientIsFinal() throws {
+    let network = MemoryNetwork()
+    let members = [WorkerID(1), WorkerID(2)]
+    let reduction = try TreeReduction(
+      memory: ArrayMemory(), link: MemoryLink(network: network, me: members[0]), leaves: 2,
+      replicaLeaves: [0..<1, 1..<2],
+      members: members, replica: 0, stage: 0,
+      spans: (0..<4).map { TensorSpan(offset: 16 * $0, count: 16) }, owners: [0, 1, 0, 1],
+      bucketSize: BucketSize(bytes: 64))
+    try reduction.begin(step: 0, partials: [(node: 0..<1, gradient: ArrayBlock([Float](repeating: 1, count: 64)))])
+    try reduction.finished(tensors: 2..<4)
+    #expect(network.leftovers == 1)
+    try reduction.finished(tensors: 0..<2)
+    #expect(network.leftovers == 2)
+  }
+
   @Test(.timeLimit(.minutes(3)), arguments: 1...9) func everyDivisionOfTheLeavesGivesTheSameBits(leaves: Int) throws {
     let gradients = (0..<leaves).map { leafGradient($0, count: Self.flatCount) }
     let whole = treeSum(0..<leaves, gradients)
     for replicas in 1...4 {
       for ranges in partitions(0..<leaves, replicas) {
-        for size in [BucketSize(), BucketSize(fullBytes: 40, limitBytes: 100)] {
+        for size in [BucketSize(), BucketSize(bytes: 40)] {
           for values in try run(leaves: leaves, ranges: ranges, bucketSize: size) {
             for span in Self.spans {
               let range = span.offset..<span.offset + span.count

@@ -20,6 +20,7 @@ final class MemoryNetwork: @unchecked Sendable {
   private var frames: [Slot: [UInt8]] = [:]
 
   var leftovers: Int { condition.withLock { frames.count } }
+  func has(_ slot: Slot) -> Bool { condition.withLock { frames[slot] != nil } }
 
   func put(_ slot: Slot, _ bytes: UnsafeRawBufferPointer) throws {
     condition.lock()
@@ -49,6 +50,9 @@ struct MemoryLink: Link {
   }
   func receive(_ key: FrameKey, from worker: WorkerID, into bytes: UnsafeMutableRawBufferPointer) throws {
     try network.take(.init(from: worker, to: me, key: key), into: bytes)
+  }
+  func hasArrived(_ key: FrameKey, from worker: WorkerID) -> Bool {
+    network.has(.init(from: worker, to: me, key: key))
   }
 }
 

@@ -149,7 +149,7 @@ func alike(_ count: Int, gigabytes: UInt64 = 8) -> [WorkerCapacity] {
       decision, units: someUnits(), shape: shape, tokensPerStep: 8192, totalSteps: 1000, host: { "host\($0.number)" })
     for part in [
       "2 replicas x 2 stages, 1f1b", "input ... layer 3", "3 (host3)", "spare: worker 5", "stage 0 | F0 F1",
-      "Bubble 20", "8,192,000 tokens", "Why",
+      "Bubble 19", "8,192,000 tokens", "Why",
     ] {
       #expect(text.contains(part), "\(part) in\n\(text)")
     }

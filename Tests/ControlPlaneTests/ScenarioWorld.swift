@@ -231,6 +231,7 @@ extension ScenarioWorld {
         + "\(request.nextSample)"
     case .discardCheckpoint(let step): "discard checkpoint \(step)"
     case .applyRetention: "apply retention"
+    case .recordTrace(let report, let worker): "record \(report.spans.count) spans of \(worker)"
     case .log(let level, let text): "log \(level): \(text)"
     case .finish(let outcome): "finish \(outcome.kind) (exit \(outcome.exitCode)): \(outcome)"
     }

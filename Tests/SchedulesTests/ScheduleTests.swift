@@ -14,7 +14,7 @@ import Testing
             let expected =
               switch kind {
               case .gpipe: microbatches
-              case .oneForwardOneBackward: min(microbatches, stages - index)
+              case .oneForwardOneBackward: min(microbatches, index == stages - 1 ? 1 : stages - index + 1)
               }
             #expect(stage.slots == expected)
           }
@@ -47,7 +47,7 @@ import Testing
     }
   }
 
-  @Test("1F1B over two stages is the textbook list") func textbook() {
+  @Test("1F1B over two stages is the textbook list with one more forward ahead") func twoStages() {
     let schedule = Schedule.training(.oneForwardOneBackward, stages: 2, microbatches: 2)
     #expect(
       schedule.stages[0].actions.map(\.description).joined(separator: " ")
@@ -61,10 +61,21 @@ import Testing
     let schedule = Schedule.training(.oneForwardOneBackward, stages: 2, microbatches: 3)
     #expect(
       schedule.grid() == """
-        stage 0 | F0 F1 .  .  B0 B0 F2 B1 B1 .  B2 B2
+        stage 0 | F0 F1 F2 .  B0 B0 .  B1 B1 .  B2 B2
         stage 1 | .  F0 B0 B0 F1 B1 B1 F2 B2 B2 .  .
         """)
     #expect(schedule.grid(columns: 3).hasSuffix("stage 1 | .  F0 B0 ..."))
+  }
+
+  @Test("messages that take a while cost their time once, not once a microbatch") func latencyIsHidden() {
+    // A stage between the two that only passes on: its cost is the time of a message.
+    let schedule = Schedule.training(.oneForwardOneBackward, stages: 3, microbatches: 16)
+    let message = 0.3
+    let costs = [
+      StageCost(forward: 1, backward: 2), StageCost(forward: message, backward: message),
+      StageCost(forward: 1, backward: 2),
+    ]
+    #expect(schedule.timeline(costs: costs).duration <= 3 * 17 + 2 * message + 1e-9)
   }
 
   @Test("the bubble of equal stages is (p - 1) / (n + p - 1)") func bubble() {

@@ -9,7 +9,8 @@ import Testing
     "Randomness": [],
     "KernelInterface": [],
     "Schedules": ["ClusterModel"],
-    "Wire": ["ClusterModel"],
+    "Tracing": ["ClusterModel"],
+    "Wire": ["ClusterModel", "Tracing"],
     "ControlPlane": ["ClusterModel", "Schedules", "Wire"],
     "Digests": ["CSystem"],
     "Kernels": ["KernelInterface", "CVector"], "KernelsAMX": ["KernelInterface", "CTiles"],
@@ -23,14 +24,16 @@ import Testing
     "Transport": ["ClusterModel", "Wire", "CZeroMQ", "CSystem"],
     "Collectives": ["ClusterModel", "Compute"],
     "Configuration": ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData"],
-    "Coordinator": ["ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "CSystem"],
+    "Coordinator": [
+      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "Tracing", "CSystem",
+    ],
     "Benchmarks": [
       "ClusterModel", "Wire", "Transport", "Collectives", "Compute", "TransfusionModel", "Optimizers", "Randomness",
       "TrainingData", "Configuration", "Coordinator", "Worker",
     ],
     "Worker": [
       "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute", "TransfusionModel",
-      "Optimizers", "TrainingData", "Configuration", "CSystem",
+      "Optimizers", "TrainingData", "Configuration", "Tracing", "CSystem",
     ],
   ]
   /// The owner of each C library: nobody else imports it.

@@ -39,7 +39,7 @@ private func sum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
 
   @Test func theLayoutIsTheDocumentedOne() {
     let bytes = Self.bytes(Self.header)
-    #expect(Array(bytes[0..<8]) == Array("TFDP".utf8) + [1, 1, 2, 1])
+    #expect(Array(bytes[0..<8]) == Array("TFDP".utf8) + [2, 1, 2, 1])
     // The run tag: both halves little-endian.
     #expect(Array(bytes[8..<16]) == [0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x00])
     #expect(Array(bytes[24..<32]) == [6, 5, 4, 3, 2, 1, 0, 0])
@@ -66,7 +66,7 @@ private func sum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
       return (try? Self.read(bytes)) == nil
     }
     #expect(!refused { _ in })
-    #expect(refused { $0[4] = 2 })  // version
+    #expect(refused { $0[4] = 1 })  // version
     #expect(refused { $0[5] = 0 })  // purpose
     #expect(refused { $0[6] = 200 })  // element
     #expect(refused { $0[7] = 2 })  // charged
@@ -85,7 +85,7 @@ private func sum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
       var bytes = (0..<FrameHeader.sizeBytes).map { _ in UInt8(truncatingIfNeeded: mixer.next()) }
       if mixer.below(2) == 0 {
         // Past the first gates, to the fields.
-        bytes.replaceSubrange(0..<5, with: Array("TFDP".utf8) + [1])
+        bytes.replaceSubrange(0..<5, with: Array("TFDP".utf8) + [FrameHeader.version])
         let checksum = bytes[..<FrameHeader.coveredBytes].withUnsafeBytes(sum)
         bytes.withUnsafeMutableBytes { $0.storeBytes(of: checksum.littleEndian, toByteOffset: 84, as: UInt32.self) }
       }

@@ -1,5 +1,6 @@
 import ClusterModel
 import Testing
+import Tracing
 import Wire
 
 /// One message of every kind, with every field set to something of its own.
@@ -48,7 +49,14 @@ enum Samples {
     .checkpointFailed(step: 7, reason: "no space left on device"),
     .heartbeat(Heartbeat(progress: 5, step: 6, phase: "forward", microbatchesPerSecond: 0.5, memoryBytes: 1 << 32)),
     .leaving(reason: "SIGTERM"), .failed(kind: .data, reason: ""),
-    .welcome(Welcome(worker: WorkerID(3), configuration: "model:\n  width: 4\n", runDirectory: "/runs/a")),
+    .traced(
+      Traced(
+        spans: TraceSpan.Activity.allCases.map {
+          TraceSpan(activity: $0, step: 4, microbatch: $0 == .reduce ? nil : 0, start: 1 << 50, duration: 0)
+        }, dropped: 3, pageFaults: 0)),
+    .traced(Traced(clock: .init(sentNanoseconds: 0, workerNanoseconds: 5))), .clockQuestion(sentNanoseconds: 1 << 40),
+    .welcome(
+      Welcome(worker: WorkerID(3), configuration: "model:\n  width: 4\n", runDirectory: "/runs/a", tracing: true)),
     .refused(reason: "wrong version"),
     .prepare(
       Prepare(
@@ -92,7 +100,7 @@ struct Mixer {
 
   @Test func samplesCoverEveryCase() {
     // One more than the cases: hello is there with and without a worker, stop with each disposition.
-    #expect(Set(Samples.messages.map { "\($0)".prefix { $0 != "(" } }).count == 21)
+    #expect(Set(Samples.messages.map { "\($0)".prefix { $0 != "(" } }).count == 23)
   }
 
   @Test func candidatesNeedNoRunAndMembersDo() throws {
@@ -190,6 +198,19 @@ struct Mixer {
       let bytes = Samples.envelope(message).encoded()
       #expect(throws: WireError.self, "\(name)") { try Envelope(decoding: bytes) }
     }
+  }
+
+  @Test func aTraceReportIsBoundedByItsNewestSpans() throws {
+    let spans = (0..<UInt64(WireLimits.spans) + 5).map {
+      TraceSpan(activity: .forward, step: $0, start: $0, duration: 1)
+    }
+    let bytes = Samples.envelope(.traced(Traced(spans: spans, dropped: 1))).encoded()
+    #expect(bytes.count < WireLimits.messageBytes)
+    guard case .traced(let report) = try Envelope(decoding: bytes).message else {
+      Issue.record("another message came back")
+      return
+    }
+    #expect(report.spans == Array(spans.suffix(WireLimits.spans)) && report.dropped == 6)
   }
 
   @Test func runsWithOddCharactersAndHugeMessagesAreRefused() {

@@ -23,8 +23,7 @@ import Worker
         }
         for round in 0..<2 {
           for leaf in low..<high {
-            let gradient = try sums.begin(on: device)
-            #expect(try device.floats(gradient) == [0, 0, 0, 0])
+            let gradient = try sums.begin()
             device.upload(Self.leaf(leaf), to: gradient)
             sums.finish(leaf: leaf, gradient: gradient, on: device)
           }
@@ -33,6 +32,44 @@ import Worker
           sums.reset()
         }
         #expect(allocations <= 5, "\(allocations) gradients live at once for leaves \(low)..<\(high) of \(leaves)")
+      }
+    }
+  }
+}
+
+/// The last leaf added in parts, as gradients become final, gives the bits of the whole leaf at once.
+@Suite struct LeafSumsInPartsTests {
+  @Test(arguments: 1...9) func partsEqualTheWhole(_ leaves: Int) throws {
+    let device = try CPUDevice(threads: 1)
+    for low in 0..<leaves {
+      for high in low + 1...leaves {
+        var sums = LeafSums(leaves: leaves) { try device.allocate(.float32, [4]) }
+        for round in 0..<2 {
+          for leaf in low..<high {
+            let gradient = try sums.begin()
+            device.upload(LeafSumsTests.leaf(leaf), to: gradient)
+            if leaf < high - 1 {
+              sums.finish(leaf: leaf, gradient: gradient, on: device)
+              continue
+            }
+            let expected = sums.sums(with: leaf, gradient: gradient)
+            #expect(expected.map(\.node) == LeafTree(leaves: leaves).wholeSubtrees(in: low..<high))
+            for elements in [3..<4, 1..<3, 0..<1] {
+              sums.add(leaf: leaf, gradient: gradient, elements: elements, on: device)
+              // What is added is final where the sums will be, whatever is not added yet.
+              for part in expected where part.node.contains(leaf) {
+                let found = try device.floats(part.gradient)
+                #expect(Array(found[elements]) == Array(LeafSumsTests.tree(part.node)[elements]))
+              }
+            }
+            sums.settle(leaf: leaf, gradient: gradient)
+            #expect(sums.finished.map(\.node) == expected.map(\.node))
+          }
+          for part in sums.finished {
+            #expect(try device.floats(part.gradient) == LeafSumsTests.tree(part.node), "round \(round)")
+          }
+          sums.reset()
+        }
       }
     }
   }

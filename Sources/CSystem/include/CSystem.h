@@ -2,4 +2,5 @@
 #include "durability.h"
 #include "processes.h"
 #include "sha256.h"
+#include "shared_memory.h"
 #include "wakeup.h"

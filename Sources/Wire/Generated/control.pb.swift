@@ -201,6 +201,84 @@ nonisolated enum Transfusion_Wire_Disposition: SwiftProtobuf.Enum, Swift.CaseIte
 
 }
 
+nonisolated enum Transfusion_Wire_TraceActivity: SwiftProtobuf.Enum, Swift.CaseIterable {
+  typealias RawValue = Int
+  case unspecified // = 0
+  case forward // = 1
+  case backward // = 2
+  case evaluate // = 3
+  case send // = 4
+  case receive // = 5
+  case dataWait // = 6
+  case reduce // = 7
+  case gather // = 8
+  case update // = 9
+  case snapshot // = 10
+  case checkpointWrite // = 11
+  case barrier // = 12
+  case UNRECOGNIZED(Int)
+
+  init() {
+    self = .unspecified
+  }
+
+  init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .forward
+    case 2: self = .backward
+    case 3: self = .evaluate
+    case 4: self = .send
+    case 5: self = .receive
+    case 6: self = .dataWait
+    case 7: self = .reduce
+    case 8: self = .gather
+    case 9: self = .update
+    case 10: self = .snapshot
+    case 11: self = .checkpointWrite
+    case 12: self = .barrier
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .forward: return 1
+    case .backward: return 2
+    case .evaluate: return 3
+    case .send: return 4
+    case .receive: return 5
+    case .dataWait: return 6
+    case .reduce: return 7
+    case .gather: return 8
+    case .update: return 9
+    case .snapshot: return 10
+    case .checkpointWrite: return 11
+    case .barrier: return 12
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  static let allCases: [Transfusion_Wire_TraceActivity] = [
+    .unspecified,
+    .forward,
+    .backward,
+    .evaluate,
+    .send,
+    .receive,
+    .dataWait,
+    .reduce,
+    .gather,
+    .update,
+    .snapshot,
+    .checkpointWrite,
+    .barrier,
+  ]
+
+}
+
 nonisolated struct Transfusion_Wire_Envelope: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -297,6 +375,14 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     set {message = .failed(newValue)}
   }
 
+  var traced: Transfusion_Wire_Traced {
+    get {
+      if case .traced(let v)? = message {return v}
+      return Transfusion_Wire_Traced()
+    }
+    set {message = .traced(newValue)}
+  }
+
   var welcome: Transfusion_Wire_Welcome {
     get {
       if case .welcome(let v)? = message {return v}
@@ -369,6 +455,14 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     set {message = .stop(newValue)}
   }
 
+  var clockQuestion: Transfusion_Wire_ClockQuestion {
+    get {
+      if case .clockQuestion(let v)? = message {return v}
+      return Transfusion_Wire_ClockQuestion()
+    }
+    set {message = .clockQuestion(newValue)}
+  }
+
   var statusRequest: Transfusion_Wire_Nothing {
     get {
       if case .statusRequest(let v)? = message {return v}
@@ -398,6 +492,7 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     case heartbeat(Transfusion_Wire_Heartbeat)
     case leaving(Transfusion_Wire_Reason)
     case failed(Transfusion_Wire_Failure)
+    case traced(Transfusion_Wire_Traced)
     case welcome(Transfusion_Wire_Welcome)
     case refused(Transfusion_Wire_Reason)
     case prepare(Transfusion_Wire_Prepare)
@@ -407,6 +502,7 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     case checkpointCommitted(Transfusion_Wire_StepOnly)
     case coordinatorHeartbeat(Transfusion_Wire_Nothing)
     case stop(Transfusion_Wire_Stop)
+    case clockQuestion(Transfusion_Wire_ClockQuestion)
     case statusRequest(Transfusion_Wire_Nothing)
     case status(Transfusion_Wire_Status)
 
@@ -522,6 +618,9 @@ nonisolated struct Transfusion_Wire_Welcome: Sendable {
   var configuration: String = String()
 
   var runDirectory: String = String()
+
+  /// The worker records what it does and reports it in Traced.
+  var tracing: Bool = false
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -831,6 +930,99 @@ nonisolated struct Transfusion_Wire_Stop: Sendable {
   init() {}
 }
 
+/// Answered at once, by the worker's clock, in Traced. Times are nanoseconds of the sender's own clock.
+nonisolated struct Transfusion_Wire_ClockQuestion: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var sentNanoseconds: UInt64 = 0
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+nonisolated struct Transfusion_Wire_ClockAnswer: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var sentNanoseconds: UInt64 = 0
+
+  var workerNanoseconds: UInt64 = 0
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+nonisolated struct Transfusion_Wire_TraceSpan: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var activity: Transfusion_Wire_TraceActivity = .unspecified
+
+  var step: UInt64 = 0
+
+  var microbatch: UInt32 {
+    get {_microbatch ?? 0}
+    set {_microbatch = newValue}
+  }
+  /// Returns true if `microbatch` has been explicitly set.
+  var hasMicrobatch: Bool {self._microbatch != nil}
+  /// Clears the value of `microbatch`. Subsequent reads from it will return its default value.
+  mutating func clearMicrobatch() {self._microbatch = nil}
+
+  var startNanoseconds: UInt64 = 0
+
+  var durationNanoseconds: UInt64 = 0
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+
+  fileprivate var _microbatch: UInt32? = nil
+}
+
+nonisolated struct Transfusion_Wire_Traced: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var spans: [Transfusion_Wire_TraceSpan] = []
+
+  /// Spans that did not fit into the worker's memory.
+  var dropped: UInt64 = 0
+
+  var clock: Transfusion_Wire_ClockAnswer {
+    get {_clock ?? Transfusion_Wire_ClockAnswer()}
+    set {_clock = newValue}
+  }
+  /// Returns true if `clock` has been explicitly set.
+  var hasClock: Bool {self._clock != nil}
+  /// Clears the value of `clock`. Subsequent reads from it will return its default value.
+  mutating func clearClock() {self._clock = nil}
+
+  /// Of the worker's process since its last report; not set in answers to questions.
+  var pageFaults: UInt64 {
+    get {_pageFaults ?? 0}
+    set {_pageFaults = newValue}
+  }
+  /// Returns true if `pageFaults` has been explicitly set.
+  var hasPageFaults: Bool {self._pageFaults != nil}
+  /// Clears the value of `pageFaults`. Subsequent reads from it will return its default value.
+  mutating func clearPageFaults() {self._pageFaults = nil}
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+
+  fileprivate var _clock: Transfusion_Wire_ClockAnswer? = nil
+  fileprivate var _pageFaults: UInt64? = nil
+}
+
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 fileprivate nonisolated let _protobuf_package = "transfusion.wire"
@@ -851,9 +1043,13 @@ nonisolated extension Transfusion_Wire_Disposition: SwiftProtobuf._ProtoNameProv
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0DISPOSITION_UNSPECIFIED\0\u{1}DISPOSITION_DONE\0\u{1}DISPOSITION_REQUEUE\0\u{1}DISPOSITION_FAILED\0")
 }
 
+nonisolated extension Transfusion_Wire_TraceActivity: SwiftProtobuf._ProtoNameProviding {
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0TRACE_ACTIVITY_UNSPECIFIED\0\u{1}TRACE_ACTIVITY_FORWARD\0\u{1}TRACE_ACTIVITY_BACKWARD\0\u{1}TRACE_ACTIVITY_EVALUATE\0\u{1}TRACE_ACTIVITY_SEND\0\u{1}TRACE_ACTIVITY_RECEIVE\0\u{1}TRACE_ACTIVITY_DATA_WAIT\0\u{1}TRACE_ACTIVITY_REDUCE\0\u{1}TRACE_ACTIVITY_GATHER\0\u{1}TRACE_ACTIVITY_UPDATE\0\u{1}TRACE_ACTIVITY_SNAPSHOT\0\u{1}TRACE_ACTIVITY_CHECKPOINT_WRITE\0\u{1}TRACE_ACTIVITY_BARRIER\0")
+}
+
 nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Envelope"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}run\0\u{1}generation\0\u{3}sender_kind\0\u{3}sender_worker\0\u{2}\u{6}hello\0\u{1}ready\0\u{1}reduced\0\u{1}updated\0\u{1}evaluated\0\u{3}checkpoint_written\0\u{3}checkpoint_failed\0\u{1}heartbeat\0\u{1}leaving\0\u{1}failed\0\u{2}\u{b}welcome\0\u{1}refused\0\u{1}prepare\0\u{3}run_step\0\u{1}update\0\u{1}evaluate\0\u{3}checkpoint_committed\0\u{3}coordinator_heartbeat\0\u{1}stop\0\u{4}\u{c}status_request\0\u{1}status\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}run\0\u{1}generation\0\u{3}sender_kind\0\u{3}sender_worker\0\u{2}\u{6}hello\0\u{1}ready\0\u{1}reduced\0\u{1}updated\0\u{1}evaluated\0\u{3}checkpoint_written\0\u{3}checkpoint_failed\0\u{1}heartbeat\0\u{1}leaving\0\u{1}failed\0\u{1}traced\0\u{2}\u{a}welcome\0\u{1}refused\0\u{1}prepare\0\u{3}run_step\0\u{1}update\0\u{1}evaluate\0\u{3}checkpoint_committed\0\u{3}coordinator_heartbeat\0\u{1}stop\0\u{3}clock_question\0\u{4}\u{b}status_request\0\u{1}status\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -995,6 +1191,19 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
           self.message = .failed(v)
         }
       }()
+      case 20: try {
+        var v: Transfusion_Wire_Traced?
+        var hadOneofValue = false
+        if let current = self.message {
+          hadOneofValue = true
+          if case .traced(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.message = .traced(v)
+        }
+      }()
       case 30: try {
         var v: Transfusion_Wire_Welcome?
         var hadOneofValue = false
@@ -1112,6 +1321,19 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
           self.message = .stop(v)
         }
       }()
+      case 39: try {
+        var v: Transfusion_Wire_ClockQuestion?
+        var hadOneofValue = false
+        if let current = self.message {
+          hadOneofValue = true
+          if case .clockQuestion(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.message = .clockQuestion(v)
+        }
+      }()
       case 50: try {
         var v: Transfusion_Wire_Nothing?
         var hadOneofValue = false
@@ -1201,6 +1423,10 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
       guard case .failed(let v)? = self.message else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 19)
     }()
+    case .traced?: try {
+      guard case .traced(let v)? = self.message else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 20)
+    }()
     case .welcome?: try {
       guard case .welcome(let v)? = self.message else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 30)
@@ -1236,6 +1462,10 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
     case .stop?: try {
       guard case .stop(let v)? = self.message else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 38)
+    }()
+    case .clockQuestion?: try {
+      guard case .clockQuestion(let v)? = self.message else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 39)
     }()
     case .statusRequest?: try {
       guard case .statusRequest(let v)? = self.message else { preconditionFailure() }
@@ -1481,7 +1711,7 @@ nonisolated extension Transfusion_Wire_Hello: SwiftProtobuf.Message, SwiftProtob
 
 nonisolated extension Transfusion_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Welcome"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}worker\0\u{1}configuration\0\u{3}run_directory\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}worker\0\u{1}configuration\0\u{3}run_directory\0\u{1}tracing\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1492,6 +1722,7 @@ nonisolated extension Transfusion_Wire_Welcome: SwiftProtobuf.Message, SwiftProt
       case 1: try { try decoder.decodeSingularUInt32Field(value: &self.worker) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.configuration) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.runDirectory) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.tracing) }()
       default: break
       }
     }
@@ -1507,6 +1738,9 @@ nonisolated extension Transfusion_Wire_Welcome: SwiftProtobuf.Message, SwiftProt
     if !self.runDirectory.isEmpty {
       try visitor.visitSingularStringField(value: self.runDirectory, fieldNumber: 3)
     }
+    if self.tracing != false {
+      try visitor.visitSingularBoolField(value: self.tracing, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1514,6 +1748,7 @@ nonisolated extension Transfusion_Wire_Welcome: SwiftProtobuf.Message, SwiftProt
     if lhs.worker != rhs.worker {return false}
     if lhs.configuration != rhs.configuration {return false}
     if lhs.runDirectory != rhs.runDirectory {return false}
+    if lhs.tracing != rhs.tracing {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2232,6 +2467,174 @@ nonisolated extension Transfusion_Wire_Stop: SwiftProtobuf.Message, SwiftProtobu
   static func ==(lhs: Transfusion_Wire_Stop, rhs: Transfusion_Wire_Stop) -> Bool {
     if lhs.disposition != rhs.disposition {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_ClockQuestion: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".ClockQuestion"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}sent_nanoseconds\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.sentNanoseconds) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.sentNanoseconds != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sentNanoseconds, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_ClockQuestion, rhs: Transfusion_Wire_ClockQuestion) -> Bool {
+    if lhs.sentNanoseconds != rhs.sentNanoseconds {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_ClockAnswer: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".ClockAnswer"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}sent_nanoseconds\0\u{3}worker_nanoseconds\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.sentNanoseconds) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.workerNanoseconds) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.sentNanoseconds != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sentNanoseconds, fieldNumber: 1)
+    }
+    if self.workerNanoseconds != 0 {
+      try visitor.visitSingularUInt64Field(value: self.workerNanoseconds, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_ClockAnswer, rhs: Transfusion_Wire_ClockAnswer) -> Bool {
+    if lhs.sentNanoseconds != rhs.sentNanoseconds {return false}
+    if lhs.workerNanoseconds != rhs.workerNanoseconds {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_TraceSpan: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".TraceSpan"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}activity\0\u{1}step\0\u{1}microbatch\0\u{3}start_nanoseconds\0\u{3}duration_nanoseconds\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularEnumField(value: &self.activity) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self._microbatch) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.startNanoseconds) }()
+      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.durationNanoseconds) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.activity != .unspecified {
+      try visitor.visitSingularEnumField(value: self.activity, fieldNumber: 1)
+    }
+    if self.step != 0 {
+      try visitor.visitSingularUInt64Field(value: self.step, fieldNumber: 2)
+    }
+    try { if let v = self._microbatch {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 3)
+    } }()
+    if self.startNanoseconds != 0 {
+      try visitor.visitSingularUInt64Field(value: self.startNanoseconds, fieldNumber: 4)
+    }
+    if self.durationNanoseconds != 0 {
+      try visitor.visitSingularUInt64Field(value: self.durationNanoseconds, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_TraceSpan, rhs: Transfusion_Wire_TraceSpan) -> Bool {
+    if lhs.activity != rhs.activity {return false}
+    if lhs.step != rhs.step {return false}
+    if lhs._microbatch != rhs._microbatch {return false}
+    if lhs.startNanoseconds != rhs.startNanoseconds {return false}
+    if lhs.durationNanoseconds != rhs.durationNanoseconds {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_Traced: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Traced"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}spans\0\u{1}dropped\0\u{1}clock\0\u{3}page_faults\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.spans) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.dropped) }()
+      case 3: try { try decoder.decodeSingularMessageField(value: &self._clock) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self._pageFaults) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.spans.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.spans, fieldNumber: 1)
+    }
+    if self.dropped != 0 {
+      try visitor.visitSingularUInt64Field(value: self.dropped, fieldNumber: 2)
+    }
+    try { if let v = self._clock {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
+    try { if let v = self._pageFaults {
+      try visitor.visitSingularUInt64Field(value: v, fieldNumber: 4)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_Traced, rhs: Transfusion_Wire_Traced) -> Bool {
+    if lhs.spans != rhs.spans {return false}
+    if lhs.dropped != rhs.dropped {return false}
+    if lhs._clock != rhs._clock {return false}
+    if lhs._pageFaults != rhs._pageFaults {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
