@@ -41,7 +41,7 @@ enum PeakMeasurement {
     let clock = ContinuousClock()
     var results: [Result] = []
     for shape in shapes {
-      let (aShape, bShape) = (
+      let (aShape, bShape): (Extents, Extents) = (
         shape.transposeA ? [shape.inner, shape.rows] : [shape.rows, shape.inner],
         shape.transposeB ? [shape.columns, shape.inner] : [shape.inner, shape.columns]
       )
