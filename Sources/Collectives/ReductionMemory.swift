@@ -9,6 +9,10 @@ public protocol ReductionMemory {
   func makeBlock(elements: Int) throws -> Block
   /// destination[at...] = destination[at...] + source[at...], element by element.
   func add(_ source: Block, at sourceOffset: Int, to destination: Block, at offset: Int, count: Int)
+  /// destination[at...] = source[at...] + the float32s in `bytes`; the blocks may be one, at one offset.
+  func add(
+    _ bytes: UnsafeRawBufferPointer, to source: Block, at sourceOffset: Int, into destination: Block, at offset: Int)
+    throws
   func copy(_ source: Block, at sourceOffset: Int, to destination: Block, at offset: Int, count: Int)
   func download(_ block: Block, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws
   /// The bytes are copied before this returns.
@@ -23,13 +27,22 @@ struct DeviceMemory: ReductionMemory {
   func add(_ source: Tensor, at sourceOffset: Int, to destination: Tensor, at offset: Int, count: Int) {
     device.add(source.slice(at: sourceOffset, shape: [count]), to: destination.slice(at: offset, shape: [count]))
   }
+  func add(
+    _ bytes: UnsafeRawBufferPointer, to source: Tensor, at sourceOffset: Int, into destination: Tensor, at offset: Int
+  ) throws {
+    let count = bytes.count / MemoryLayout<Float>.size
+    try device.add(
+      bytes, to: source.slice(at: sourceOffset, shape: [count]), into: destination.slice(at: offset, shape: [count]))
+  }
   func copy(_ source: Tensor, at sourceOffset: Int, to destination: Tensor, at offset: Int, count: Int) {
+    // A sum may be wanted where it is.
+    if source.storage === destination.storage && source.offset + sourceOffset == destination.offset + offset { return }
     device.copy(source.slice(at: sourceOffset, shape: [count]), to: destination.slice(at: offset, shape: [count]))
   }
   func download(_ block: Tensor, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws {
     try device.download(block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]), into: bytes)
   }
   func upload(_ bytes: UnsafeRawBufferPointer, to block: Tensor, at offset: Int) {
-    device.upload(bytes, to: block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]))
+    device.store(bytes, in: block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]))
   }
 }

@@ -30,6 +30,11 @@ public protocol Device: AnyObject {
   func copy(_ source: Tensor, to destination: Tensor)
   /// destination += source, both float32, equal count.
   func add(_ source: Tensor, to destination: Tensor)
+  /// destination = source + the float32s in `bytes`, which are host memory; both float32, equal counts; destination
+  /// may be source. The bytes are used before this returns.
+  func add(_ bytes: UnsafeRawBufferPointer, to source: Tensor, into destination: Tensor) throws(DeviceError)
+  /// As `upload`, of bytes that a peer sent: many, and not read again soon.
+  func store(_ bytes: UnsafeRawBufferPointer, in tensor: Tensor)
 
   // MARK: Linear algebra
   /// c[M,N] = op(a) op(b), or c += when accumulating. op transposes where asked. a and b have one compute type;
@@ -152,6 +157,14 @@ public enum DeviceError: Error, Equatable, CustomStringConvertible {
 }
 
 extension Device {
+  public func store(_ bytes: UnsafeRawBufferPointer, in tensor: Tensor) { upload(bytes, to: tensor) }
+  /// For devices that cannot read host memory: through a tensor.
+  public func add(_ bytes: UnsafeRawBufferPointer, to source: Tensor, into destination: Tensor) throws(DeviceError) {
+    let received = try allocate(.float32, destination.shape)
+    upload(bytes, to: received)
+    if source.storage !== destination.storage || source.offset != destination.offset { copy(source, to: destination) }
+    add(received, to: destination)
+  }
   public func upload<Element: BitwiseCopyable>(_ values: [Element], to tensor: Tensor) {
     values.withUnsafeBytes { upload($0, to: tensor) }
   }

@@ -13,6 +13,15 @@ private struct ArrayMemory: ReductionMemory {
   func add(_ source: ArrayBlock, at sourceOffset: Int, to destination: ArrayBlock, at offset: Int, count: Int) {
     for index in 0..<count { destination.values[offset + index] += source.values[sourceOffset + index] }
   }
+  func add(
+    _ bytes: UnsafeRawBufferPointer, to source: ArrayBlock, at sourceOffset: Int, into destination: ArrayBlock,
+    at offset: Int
+  ) {
+    for index in 0..<bytes.count / 4 {
+      destination.values[offset + index] =
+        source.values[sourceOffset + index] + bytes.loadUnaligned(fromByteOffset: index * 4, as: Float.self)
+    }
+  }
   func copy(_ source: ArrayBlock, at sourceOffset: Int, to destination: ArrayBlock, at offset: Int, count: Int) {
     for index in 0..<count { destination.values[offset + index] = source.values[sourceOffset + index] }
   }
@@ -102,7 +111,7 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
     let whole = treeSum(0..<leaves, gradients)
     for replicas in 1...4 {
       for ranges in partitions(0..<leaves, replicas) {
-        for size in [BucketSize(), BucketSize(fullBytes: 40, limitBytes: 100)] {
+        for size in [BucketSize(), BucketSize(bytes: 40)] {
           for values in try run(leaves: leaves, ranges: ranges, bucketSize: size) {
             for span in Self.spans {
               let range = span.offset..<span.offset + span.count
