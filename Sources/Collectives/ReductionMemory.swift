@@ -43,6 +43,6 @@ struct DeviceMemory: ReductionMemory {
     try device.download(block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]), into: bytes)
   }
   func upload(_ bytes: UnsafeRawBufferPointer, to block: Tensor, at offset: Int) {
-    device.upload(bytes, to: block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]))
+    device.store(bytes, in: block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]))
   }
 }

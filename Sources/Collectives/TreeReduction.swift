@@ -34,6 +34,8 @@ package final class TreeReduction<Memory: ReductionMemory> {
   private let rounds: Int
   /// How many rounds may be sent before the first of them is summed.
   private let roundsAhead: Int
+  /// The same for one who does nothing else: few, so that what is on the way stays in the caches.
+  private static var roundsAheadWhenWaiting: Int { 2 }
   private let ownedTensors: Int
   private var scratch: [Memory.Block] = []
   private var freeScratch: [Int] = []
@@ -146,17 +148,21 @@ package final class TreeReduction<Memory: ReductionMemory> {
 
   /// The partial sums of these tensors are final: sends what is complete, adds what has arrived. Never waits.
   package func finished(tensors: Range<Int>) throws {
-    for tensor in tensors {
-      let (owner, rounds) = roundsOfTensor[tensor]
-      for round in rounds { progress?.unfinished[owner][round] -= 1 }
-    }
+    markFinished(tensors)
     guard members.count > 1 else { return }
     var moved = true
     while moved {
-      moved = try sendNextRound()
+      moved = try sendNextRound(ahead: roundsAhead)
       guard let now = progress, now.summedRounds < now.sentRounds, canSum(round: now.summedRounds) else { continue }
       try sumNextRound()
       moved = true
+    }
+  }
+
+  private func markFinished(_ tensors: Range<Int>) {
+    for tensor in tensors {
+      let (owner, rounds) = roundsOfTensor[tensor]
+      for round in rounds { progress?.unfinished[owner][round] -= 1 }
     }
   }
 
@@ -167,20 +173,26 @@ package final class TreeReduction<Memory: ReductionMemory> {
     defer { progress = nil }
     guard members.count > 1 else { return 0 }
     while let now = progress, now.summedRounds < rounds {
-      while try sendNextRound() {}
+      while try sendNextRound(ahead: Self.roundsAheadWhenWaiting) {}
       try sumNextRound()
     }
     return resultOrdinal
   }
 
-  /// The whole step at once, into a block for each tensor that this replica owns, in order of the tensor.
+  /// The whole step at once.
+  /// - Returns: as ``complete()``.
+  package func reduce(step: Step, partials: [Partial]) throws -> Int {
+    try begin(step: step, partials: partials)
+    markFinished(roundsOfTensor.indices)
+    return try complete()
+  }
+
+  /// The same, into a block for each tensor that this replica owns, in order of the tensor.
   package func reduce(step: Step, partials: [Partial], into results: [Memory.Block]) throws {
     guard results.count == ownedTensors else {
       throw CollectiveError.wrongResults(step: step, expected: ownedTensors, given: results.count)
     }
-    try begin(step: step, partials: partials)
-    try finished(tensors: roundsOfTensor.indices)
-    let gradient = partials[try complete()].gradient
+    let gradient = partials[try reduce(step: step, partials: partials)].gradient
     for member in buckets[replica].flatMap(\.members) {
       memory.copy(
         gradient, at: member.flatOffset, to: results[member.ownedPosition], at: member.tensorOffset,
@@ -189,10 +201,8 @@ package final class TreeReduction<Memory: ReductionMemory> {
   }
 
   /// Sends our partial sums of the next round to their owners, if they are final and the window allows.
-  private func sendNextRound() throws -> Bool {
-    guard let now = progress, now.sentRounds < rounds, now.sentRounds < now.summedRounds + roundsAhead else {
-      return false
-    }
+  private func sendNextRound(ahead: Int) throws -> Bool {
+    guard let now = progress, now.sentRounds < rounds, now.sentRounds < now.summedRounds + ahead else { return false }
     let round = now.sentRounds
     for owner in members.indices where owner != replica && round < buckets[owner].count {
       if now.unfinished[owner][round] > 0 { return false }
@@ -330,10 +340,8 @@ package final class TreeReduction<Memory: ReductionMemory> {
   /// The tensors of `updateRounds[round]` are updated in `values`: sends them, takes what has arrived.
   /// - Parameter taken: called with each tensor, or part of one, that was put into `values`.
   package func sendUpdated(round: Int, values: Memory.Block, taken: (Bucket.Member) throws -> Void) throws {
-    guard let (step, _) = gathering, members.count > 1 else { return }
-    let bucket = buckets[replica][round]
-    let others = members.indices.filter { $0 != replica }.map { members[$0] }
-    try send(key(.parameters, step, ordinal: 0, bucket), to: others, values, bucket)
+    guard members.count > 1 else { return }
+    try sendValues(round: round, values)
     while let now = gathering, now.takenRounds <= round, hasArrived(round: now.takenRounds, now.step) {
       try takeNextRound(values: values, taken)
     }
@@ -353,8 +361,19 @@ package final class TreeReduction<Memory: ReductionMemory> {
   /// The whole gather at once.
   package func gather(step: Step, values: Memory.Block) throws {
     beginGather(step: step)
-    for round in buckets[replica].indices { try sendUpdated(round: round, values: values) { _ in } }
-    try completeGather(values: values) { _ in }
+    defer { gathering = nil }
+    guard members.count > 1 else { return }
+    for round in 0..<rounds + Self.roundsAheadWhenWaiting {
+      if round < buckets[replica].count { try sendValues(round: round, values) }
+      if round >= Self.roundsAheadWhenWaiting { try takeNextRound(values: values) { _ in } }
+    }
+  }
+
+  private func sendValues(round: Int, _ values: Memory.Block) throws {
+    guard let (step, _) = gathering else { return }
+    let bucket = buckets[replica][round]
+    let others = members.indices.filter { $0 != replica }.map { members[$0] }
+    try send(key(.parameters, step, ordinal: 0, bucket), to: others, values, bucket)
   }
 
   private func hasArrived(round: Int, _ step: Step) -> Bool {

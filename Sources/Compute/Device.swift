@@ -33,6 +33,8 @@ public protocol Device: AnyObject {
   /// destination = source + the float32s in `bytes`, which are host memory; both float32, equal counts; destination
   /// may be source. The bytes are used before this returns.
   func add(_ bytes: UnsafeRawBufferPointer, to source: Tensor, into destination: Tensor) throws(DeviceError)
+  /// As `upload`, of bytes that a peer sent: many, and not read again soon.
+  func store(_ bytes: UnsafeRawBufferPointer, in tensor: Tensor)
 
   // MARK: Linear algebra
   /// c[M,N] = op(a) op(b), or base + op(a) op(b). op transposes where asked. a and b have one compute type; c is
@@ -159,6 +161,7 @@ public enum DeviceError: Error, Equatable, CustomStringConvertible {
 }
 
 extension Device {
+  public func store(_ bytes: UnsafeRawBufferPointer, in tensor: Tensor) { upload(bytes, to: tensor) }
   /// For devices that cannot read host memory: through a tensor.
   public func add(_ bytes: UnsafeRawBufferPointer, to source: Tensor, into destination: Tensor) throws(DeviceError) {
     let received = try allocate(.float32, destination.shape)

@@ -108,8 +108,9 @@ final class Threads {
     #expect(cluster.planes[0].counters.sentBytes == UInt64(size))
   }
 
-  @Test func everySizeArrives() throws {
-    let cluster = try Cluster(2, limits: DataPlaneLimits(chunkBytes: 1_000, windowBytes: 5_000))
+  @Test(arguments: [0, 64 << 20]) func everySizeArrives(sharedBytes: Int) throws {
+    let limits = DataPlaneLimits(chunkBytes: 1_000, windowBytes: 5_000, sharedBytes: sharedBytes)
+    let cluster = try Cluster(2, limits: limits)
     defer { cluster.close() }
     var noise = Noise(state: 1)
     let frames = [0, 1, 7, 999, 1_000, 1_001, 2_000, 4_999, 20_000].map { noise.bytes($0) }
@@ -155,7 +156,7 @@ final class Threads {
 
   @Test func creditsBoundWhatNobodyAskedFor() throws {
     let window = 3 << 20
-    let cluster = try Cluster(2, limits: DataPlaneLimits(windowBytes: window))
+    let cluster = try Cluster(2, limits: DataPlaneLimits(windowBytes: window, sharedBytes: 0))
     defer { cluster.close() }
     let (sender, receiver) = (cluster.planes[0], cluster.planes[1])
     let frame = [UInt8](repeating: 7, count: 1 << 20)
@@ -267,8 +268,9 @@ final class Threads {
 }
 
 @Suite(.timeLimit(.minutes(2)), .serialized) struct BrokenConnectionTests {
-  @Test func aConnectionThatBreaksLosesNothing() throws {
-    let limits = DataPlaneLimits(chunkBytes: 100_000, windowBytes: 1 << 20, retrySeconds: 0.2)
+  @Test(arguments: [0, 256 << 20]) func aConnectionThatBreaksLosesNothing(sharedBytes: Int) throws {
+    let limits = DataPlaneLimits(
+      chunkBytes: 100_000, windowBytes: 1 << 20, sharedBytes: sharedBytes, retrySeconds: 0.2)
     let sender = try DataPlane(bind: "tcp://127.0.0.1:*", limits: limits)
     let receiver = try DataPlane(bind: "tcp://127.0.0.1:*", limits: limits)
     let proxy = try BreakingProxy(to: receiver.endpoint)

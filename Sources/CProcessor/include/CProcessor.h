@@ -2,6 +2,8 @@
 #pragma once
 #include <stdbool.h>
 
+#include "streaming.h"
+
 // CPUID behind compiler builtins: whether both the processor and the operating system have the instruction set.
 bool processor_has_avx2_fma(void);
 bool processor_has_avx512(void);
