@@ -43,7 +43,9 @@ public struct ComputeBenchmark: Sendable {
     let peaks = try PeakMeasurement.measure(
       PeakMeasurement.shapes(model, positions: rows * length), type: precision.computeType, threads: threads, pin: pin,
       secondsEach: 0.3)
-    let peak = peaks.max { $0.gigaflops < $1.gigaflops }
+    guard let peak = peaks.max(by: { $0.gigaflops < $1.gigaflops }) else { preconditionFailure("no shape measured") }
+    let probe = try PeakMeasurement.Probe(
+      peak.shape, type: precision.computeType, on: CPUDevice(threads: threads, pin: pin))
     let device = try CPUDevice(threads: threads, pin: pin)
     PeakMemory.reset()
 
@@ -51,13 +53,20 @@ public struct ComputeBenchmark: Sendable {
       model, limits: MicrobatchLimits(rows: rows, length: length, images: batch.images), precision: precision,
       recompute: recompute, device: device)
     var trials = Trials()
+    // Each step over the floor at the speed just before and after it.
+    var overFloor = Trials()
     var seconds: [PhaseTimes] = []
+    var before = try probe.gigaflops(seconds: 0.05)
     for index in 0..<Self.warmUpSteps + steps {
       let times = try step.run(batch, step: UInt64(index))
+      let after = try probe.gigaflops(seconds: 0.05)
       progress(index, times.total)
-      if index < Self.warmUpSteps { continue }
-      trials.add(times.total)
-      seconds.append(times)
+      if index >= Self.warmUpSteps {
+        trials.add(times.total)
+        overFloor.add(times.total * (before + after) / 2 * 1e9 / work.total)
+        seconds.append(times)
+      }
+      before = after
     }
     let memory = PeakMemory.bytes
 
@@ -67,20 +76,21 @@ public struct ComputeBenchmark: Sendable {
         ("preset", preset.rawValue), ("rows", "\(rows)"), ("length", "\(length)"), ("patches", "\(patches)"),
         ("precision", precision.rawValue), ("threads", "\(threads)"), ("steps", "\(steps)"),
       ])
-    let floor = peak.map { work.total / $0.gigaflops / 1e9 } ?? .nan
+    let floor = work.total / peak.gigaflops / 1e9
     report.add("medianStepSeconds", trials.median, "step, median", unit: "s")
     report.add("bestStepSeconds", trials.best, "step, best", unit: "s")
     report.add("tokensPerSecond", Double(rows * length) / trials.median, "tokens per second, median")
     report.add("matrixTeraflop", work.total / 1e12, "matrix work of a step", unit: "TFLOP")
-    report.add("peakGigaflops", peak?.gigaflops ?? .nan, "peak, measured first", unit: "GFLOP/s")
+    report.add("peakGigaflops", peak.gigaflops, "peak, measured first", unit: "GFLOP/s")
     report.add("floorSeconds", floor, "matrix work at the peak (floor)", unit: "s")
     report.add("stepOverFloor", trials.median / floor, "step, median, over the floor")
+    report.add("stepOverFloorNow", overFloor.median, "step over the floor at the peak around it, median")
     report.add("bestStepOverFloor", trials.best / floor, "step, best, over the floor")
     if let memory { report.add("peakResidentBytes", Double(memory), "largest resident memory", unit: "bytes") }
     report.add("parameters", Double(model.parameterCount), "parameters")
     report.add("loss", step.loss, "loss of the last step")
     if phases { addPhases(seconds, work: work, peaks: peaks, to: &report) }
-    if let peak { report.notes.append("the peak is of \(peak.shape.text)") }
+    report.notes.append("the peak is of \(peak.shape.text)")
     if threads > report.environment.cores {
       report.notes.append("\(threads) threads share \(report.environment.cores) cores")
     }

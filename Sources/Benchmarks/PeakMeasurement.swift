@@ -38,30 +38,43 @@ enum PeakMeasurement {
     _ shapes: [Shape], type: ElementType, threads: Int, pin: Bool, secondsEach: Double
   ) throws -> [Result] {
     let device = try CPUDevice(threads: threads, pin: pin)
-    let clock = ContinuousClock()
-    var results: [Result] = []
-    for shape in shapes {
-      let (aShape, bShape): (Extents, Extents) = (
-        shape.transposeA ? [shape.inner, shape.rows] : [shape.rows, shape.inner],
-        shape.transposeB ? [shape.columns, shape.inner] : [shape.inner, shape.columns]
-      )
-      let a = try device.allocate(type, aShape)
-      let b = try device.allocate(type, bShape)
-      let c = try device.allocate(.float32, [shape.rows, shape.columns])
+    return try shapes.map { shape in
+      Result(shape: shape, gigaflops: try Probe(shape, type: type, on: device).gigaflops(seconds: secondsEach))
+    }
+  }
+
+  /// One product to be measured again and again: a shared machine's speed changes within seconds.
+  struct Probe {
+    private let shape: Shape
+    private let device: CPUDevice
+    private let a, b, c: Tensor
+    private let clock = ContinuousClock()
+
+    init(_ shape: Shape, type: ElementType, on device: CPUDevice) throws {
+      self.shape = shape
+      self.device = device
+      a = try device.allocate(
+        type, shape.transposeA ? [shape.inner, shape.rows] : [shape.rows, shape.inner])
+      b = try device.allocate(
+        type, shape.transposeB ? [shape.columns, shape.inner] : [shape.inner, shape.columns])
+      c = try device.allocate(.float32, [shape.rows, shape.columns])
       // Zeros would be multiplied at a higher clock than real numbers on some processors.
       device.fill(a, with: 0.37)
       device.fill(b, with: -1.21)
+    }
+
+    /// The best of at least three trials.
+    func gigaflops(seconds: Double) throws -> Double {
       var trials = Trials()
       let start = clock.now
-      while trials.seconds.count < 3 || clock.now - start < .seconds(secondsEach) {
+      while trials.seconds.count < 3 || clock.now - start < .seconds(seconds) {
         let elapsed = clock.measure {
           device.matmul(a, transposed: shape.transposeA, b, transposed: shape.transposeB, adding: nil, into: c)
         }
         try device.wait()
         trials.add(elapsed / .seconds(1))
       }
-      results.append(Result(shape: shape, gigaflops: shape.flops / trials.best / 1e9))
+      return shape.flops / trials.best / 1e9
     }
-    return results
   }
 }

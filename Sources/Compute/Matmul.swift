@@ -72,8 +72,7 @@ final class Lane {
   /// Of the operation that makes products.
   let scratch: ScratchMemory
   /// Of the kernels of a product: one block.
-  let blockScratch: MutableBytes
-  private let block: ScratchMemory
+  let blockScratch = MutableBytes.allocate(byteCount: ProductKernels.scratchBytes, alignment: 64)
   /// The first failure since it was last looked at.
   var failure: DeviceError?
 
@@ -84,11 +83,12 @@ final class Lane {
     self.handle = handle
     productScratch = ScratchMemory(budget: budget)
     scratch = ScratchMemory(budget: budget)
-    block = ScratchMemory(budget: budget)
-    blockScratch = block.reserve(ProductKernels.scratchBytes)
   }
 
-  deinit { onednn_lane_destroy(handle) }
+  deinit {
+    onednn_lane_destroy(handle)
+    blockScratch.deallocate()
+  }
 
   func multiply(
     _ primitive: MatmulPrimitive, _ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ c: UnsafeMutableRawPointer
