@@ -123,7 +123,7 @@ final class Lane {
 extension MatmulShape {
   /// Whether the left operand need not be packed.
   func leftLies(_ kernels: ProductKernels) -> Bool {
-    kernels.readsLeftRows && !transposeA && rows % kernels.leftLines == 0 && inner % kernels.innerStep == 0
+    inner <= kernels.leftRowsLimit && !transposeA && rows % kernels.leftLines == 0 && inner % kernels.innerStep == 0
   }
 
   /// The packing of an operand; `source` is its first element.

@@ -14,13 +14,14 @@ public struct ProductKernels: Sendable {
   public static let scratchBytes = 4_096
   /// A packed block that fits the second-level cache of the processors this is for, beside what else goes by.
   public let blockBytes: Int
-  /// Whether a left operand of whole strips and steps whose rows are contiguous can be read where it lies.
-  public let readsLeftRows: Bool
+  /// Longest inner dimension for which a left operand of whole strips and steps, whose rows are contiguous, is read
+  /// where it lies. Longer rows are so far apart that the caches' prefetching loses them.
+  public let leftRowsLimit: Int
   public let pack: @Sendable (Packing) -> Void
   public let multiply: @Sendable (PackedProduct) -> Void
 
   public init(
-    leftLines: Int, rightLines: Int, innerStep: Int, elementBytes: Int, blockBytes: Int, readsLeftRows: Bool,
+    leftLines: Int, rightLines: Int, innerStep: Int, elementBytes: Int, blockBytes: Int, leftRowsLimit: Int,
     pack: @escaping @Sendable (Packing) -> Void, multiply: @escaping @Sendable (PackedProduct) -> Void
   ) {
     self.leftLines = leftLines
@@ -28,7 +29,7 @@ public struct ProductKernels: Sendable {
     self.innerStep = innerStep
     self.elementBytes = elementBytes
     self.blockBytes = blockBytes
-    self.readsLeftRows = readsLeftRows
+    self.leftRowsLimit = leftRowsLimit
     self.pack = pack
     self.multiply = multiply
   }

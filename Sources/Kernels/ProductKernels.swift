@@ -4,7 +4,7 @@ import KernelInterface
 /// Products of float32 operands: strips of 8 rows and 32 columns, whose sixteen sums of sixteen lanes stay in the
 /// registers of AVX-512. (They would spill from those of AVX2, where the products are oneDNN's.)
 public let productKernels = ProductKernels(
-  leftLines: 8, rightLines: 32, innerStep: 1, elementBytes: 4, blockBytes: 512 << 10, readsLeftRows: false,
+  leftLines: 8, rightLines: 32, innerStep: 1, elementBytes: 4, blockBytes: 512 << 10, leftRowsLimit: 256,
   pack: { packKernel($0) }, multiply: { multiplyKernel($0) })
 
 private var leftLines: Int { 8 }
@@ -91,14 +91,13 @@ private func multiplyKernel(_ p: PackedProduct) {
 private func multiplyBlock(_ p: PackedProduct, _ leftStrip: Int, _ rightStrip: Int, _ block: MutableFloats) {
   let (firstRow, firstColumn) = (leftStrip * leftLines, rightStrip * rightLines)
   let (rows, columns) = (min(leftLines, p.rows - firstRow), min(rightLines, p.columns - firstColumn))
-  let left = p.left.assumingMemoryBound(to: Float.self) + leftStrip * p.inner * leftLines
   let right = p.right.assumingMemoryBound(to: Float.self) + rightStrip * p.inner * rightLines
   let initial = p.initial.map { $0 + firstRow * p.initialStride + firstColumn }
   let size = p.cIsBFloat16 ? 2 : 4
   let target = p.c + (firstRow * p.cStride + firstColumn) * size
   if rows == leftLines, columns == rightLines, !p.cIsBFloat16 {
     multiplyStrips(
-      left, right, p.inner, initial, p.initialStride, target.assumingMemoryBound(to: Float.self), p.cStride)
+      p, leftStrip, right, initial, p.initialStride, target.assumingMemoryBound(to: Float.self), p.cStride)
     return
   }
   // The matrix ends inside the block, or c is narrower: through scratch.
@@ -107,7 +106,7 @@ private func multiplyBlock(_ p: PackedProduct, _ leftStrip: Int, _ rightStrip: I
       for column in 0..<columns { block[row * rightLines + column] = initial[row * p.initialStride + column] }
     }
   }
-  multiplyStrips(left, right, p.inner, initial == nil ? nil : Floats(block), rightLines, block, rightLines)
+  multiplyStrips(p, leftStrip, right, initial == nil ? nil : Floats(block), rightLines, block, rightLines)
   for row in 0..<rows {
     let line = target + row * p.cStride * size
     for column in 0..<columns {
@@ -147,10 +146,32 @@ private struct RowSums {
   }
 }
 
+/// Eight rows, packed side by side or as they lie in memory.
+private struct LeftStrip {
+  let first: Floats
+  /// Elements from row to row, and from one inner element to the next.
+  let row, inner: Int
+}
+
+/// Picks the loop: with packed rows all distances are constants.
+@inline(__always)
+private func multiplyStrips(
+  _ p: PackedProduct, _ strip: Int, _ right: Floats, _ initial: Floats?, _ initialStride: Int, _ c: MutableFloats,
+  _ stride: Int
+) {
+  let left = p.left.assumingMemoryBound(to: Float.self) + strip * leftLines * (p.leftStride ?? p.inner)
+  if let row = p.leftStride {
+    multiplyStrips(LeftStrip(first: left, row: row, inner: 1), right, p.inner, initial, initialStride, c, stride)
+  } else {
+    multiplyStrips(
+      LeftStrip(first: left, row: 1, inner: leftLines), right, p.inner, initial, initialStride, c, stride)
+  }
+}
+
 /// c[8, 32] = initial + left strip x right strip, all sums in registers.
 @inline(__always)
 private func multiplyStrips(
-  _ left: Floats, _ right: Floats, _ inner: Int, _ initial: Floats?, _ initialStride: Int, _ c: MutableFloats,
+  _ left: LeftStrip, _ right: Floats, _ inner: Int, _ initial: Floats?, _ initialStride: Int, _ c: MutableFloats,
   _ stride: Int
 ) {
   var row0 = RowSums(initial, 0)
@@ -161,18 +182,21 @@ private func multiplyStrips(
   var row5 = RowSums(initial, 5 * initialStride)
   var row6 = RowSums(initial, 6 * initialStride)
   var row7 = RowSums(initial, 7 * initialStride)
-  var (a, b) = (left, right)
+  // Two pointers and multiples of one stride reach all rows.
+  var (upper, b) = (left.first, right)
+  var lower = left.first + 4 * left.row
   for _ in 0..<inner {
     let (x, y) = (Float.load(b), Float.load(b + 16))
-    row0.add(a[0], x, y)
-    row1.add(a[1], x, y)
-    row2.add(a[2], x, y)
-    row3.add(a[3], x, y)
-    row4.add(a[4], x, y)
-    row5.add(a[5], x, y)
-    row6.add(a[6], x, y)
-    row7.add(a[7], x, y)
-    a += leftLines
+    row0.add(upper[0], x, y)
+    row1.add(upper[left.row], x, y)
+    row2.add(upper[2 * left.row], x, y)
+    row3.add(upper[3 * left.row], x, y)
+    row4.add(lower[0], x, y)
+    row5.add(lower[left.row], x, y)
+    row6.add(lower[2 * left.row], x, y)
+    row7.add(lower[3 * left.row], x, y)
+    upper += left.inner
+    lower += left.inner
     b += rightLines
   }
   row0.store(c)

@@ -3,7 +3,7 @@ import KernelInterface
 
 /// The tile kernels, for processors with AMX-BF16 whose operating system lets the process use it.
 public let tileKernels = ProductKernels(
-  leftLines: 32, rightLines: 32, innerStep: 32, elementBytes: 2, blockBytes: 1 << 20, readsLeftRows: true,
+  leftLines: 32, rightLines: 32, innerStep: 32, elementBytes: 2, blockBytes: 1 << 20, leftRowsLimit: 256,
   pack: { packKernel($0) }, multiply: { multiplyKernel($0) })
 
 /// Lines of a strip, and inner elements of a step.
