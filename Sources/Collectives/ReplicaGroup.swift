@@ -85,6 +85,15 @@ public final class ReplicaGroup {
     try reduction.reduce(step: step, partials: partials, into: results)
   }
 
+  /// Sums all tensors for all replicas, in place.
+  /// - Parameter partials: as of ``begin(step:partials:)``.
+  /// - Returns: which of the partials holds the sums; what the others hold is undefined.
+  /// - Throws: ``CollectiveError``, or the link's or the device's error.
+  @discardableResult
+  public func allReduce(step: Step, partials: [(node: Range<Int>, gradient: Tensor)]) throws -> Int {
+    try reduction.allReduce(step: step, partials: partials)
+  }
+
   /// Brings the owners' updated tensors to all replicas, in the stage's flat parameters.
   /// - Throws: the link's or the device's error.
   public func gather(step: Step, values: Tensor) throws {

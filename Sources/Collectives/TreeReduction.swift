@@ -369,6 +369,30 @@ package final class TreeReduction<Memory: ReductionMemory> {
     }
   }
 
+  // MARK: Both
+
+  /// Sums to the owners and gathers the sums, in place and without anything between: whole sums of all tensors
+  /// end in one of the partials. A bucket's sum leaves right after it was made, while it is in the caches.
+  /// - Returns: which of the partials.
+  package func allReduce(step: Step, partials: [Partial]) throws -> Int {
+    try begin(step: step, partials: partials)
+    markFinished(roundsOfTensor.indices)
+    beginGather(step: step)
+    defer { (progress, gathering) = (nil, nil) }
+    guard members.count > 1 else { return 0 }
+    let values = partials[resultOrdinal].gradient
+    for round in 0..<rounds + Self.roundsAheadWhenWaiting {
+      if round < rounds {
+        while try sendNextRound(ahead: Self.roundsAheadWhenWaiting) {}
+        try sumNextRound()
+        if round < buckets[replica].count { try sendValues(round: round, values) }
+      }
+      // What is overwritten here left as a partial sum before anybody could sum it.
+      if round >= Self.roundsAheadWhenWaiting { try takeNextRound(values: values) { _ in } }
+    }
+    return resultOrdinal
+  }
+
   private func sendValues(round: Int, _ values: Memory.Block) throws {
     guard let (step, _) = gathering else { return }
     let bucket = buckets[replica][round]

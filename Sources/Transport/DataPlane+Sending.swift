@@ -1,4 +1,5 @@
 import ClusterModel
+import Foundation
 import Wire
 
 extension DataPlane {
@@ -44,6 +45,18 @@ extension DataPlane {
       sharing.count == workers.count && memory.region != nil
       ? [] : OutboundFrame.checksums(memory, chunkBytes: limits.chunkBytes)
     try enqueue(key, .bytes, memory, to: workers, generation, checksums)
+  }
+
+  /// Waits until the peers have taken all that was sent: for who wants to close after its last frame.
+  /// - Returns: false when that took longer.
+  public func drain(timeoutSeconds: Double) -> Bool {
+    let clock = ContinuousClock()
+    let start = clock.now
+    while arena.outstandingBytes > 0 {
+      if clock.now - start > .seconds(timeoutSeconds) || failure != nil { return false }
+      usleep(500)
+    }
+    return true
   }
 
   /// The generation that the call belongs to, and which of the peers read frames in our memory.

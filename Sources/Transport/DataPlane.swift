@@ -119,7 +119,8 @@ public final class DataPlane: Sendable {
 
   /// Ends every call, drops what is queued and closes all sockets. Returns when the I/O thread has ended.
   ///
-  /// Also when the last reference goes: whoever sends must keep the plane until its peers have what they need.
+  /// Also when the last reference goes: whoever sends must keep the plane until its peers have what they need
+  /// (``drain(timeoutSeconds:)``).
   public func close() {
     shared.change { state in
       guard !state.closed else { return }

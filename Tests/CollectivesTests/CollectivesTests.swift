@@ -77,7 +77,7 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
 
   /// Reduces and gathers; gives every replica's parameters, which the test sets to the summed gradients.
   private func run(
-    leaves: Int, ranges: [Range<Int>], bucketSize: BucketSize, inParts: Bool = false
+    leaves: Int, ranges: [Range<Int>], bucketSize: BucketSize, inParts: Bool = false, inPlace: Bool = false
   ) throws -> [[Float]] {
     let network = MemoryNetwork()
     let gradients = (0..<leaves).map { leafGradient($0, count: Self.flatCount) }
@@ -92,6 +92,10 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
       for step in Step(0)..<2 {
         let partials = LeafTree(leaves: leaves).wholeSubtrees(in: ranges[replica]).map { node in
           (node: node, gradient: ArrayBlock(treeSum(node, gradients)))
+        }
+        if inPlace {
+          values.values = partials[try reduction.allReduce(step: step, partials: partials)].gradient.values
+          continue
         }
         let owned = Self.sizes.indices.filter { owners[$0] == replica }
         let results = owned.map { ArrayBlock([Float](repeating: .nan, count: Self.sizes[$0])) }
@@ -185,8 +189,8 @@ private func partitions(_ leaves: Range<Int>, _ replicas: Int) -> [[Range<Int>]]
     let whole = treeSum(0..<leaves, gradients)
     for replicas in 1...4 {
       for ranges in partitions(0..<leaves, replicas) {
-        for size in [BucketSize(), BucketSize(bytes: 40)] {
-          for values in try run(leaves: leaves, ranges: ranges, bucketSize: size) {
+        for (size, inPlace) in [(BucketSize(), false), (BucketSize(bytes: 40), false), (BucketSize(bytes: 40), true)] {
+          for values in try run(leaves: leaves, ranges: ranges, bucketSize: size, inPlace: inPlace) {
             for span in Self.spans {
               let range = span.offset..<span.offset + span.count
               #expect(values[range].map(\.bitPattern) == whole[range].map(\.bitPattern), "\(ranges)")

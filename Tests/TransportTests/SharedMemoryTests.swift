@@ -41,6 +41,30 @@ private struct Abandoned: Error {}
     return (bytes, pieces)
   }
 
+  @Test func whoDrainsBeforeItClosesLosesNothing() throws {
+    for sharedBytes in [0, 64 << 20] {
+      let cluster = try Cluster(2, limits: DataPlaneLimits(sharedBytes: sharedBytes))
+      defer { cluster.close() }
+      if sharedBytes > 0 { try warm(cluster) }
+      let (sender, receiver) = (cluster.planes[0], cluster.planes[1])
+      let bytes = [UInt8](repeating: 7, count: 100_000)
+      try sender.sendBytes(key(1, 1), to: cluster.workers[1], bytes)
+      #expect(!sender.drain(timeoutSeconds: 0.05), "nobody has taken it")
+      let closing = Thread {
+        if sender.drain(timeoutSeconds: 60) { sender.close() }
+      }
+      closing.start()
+      var first = true
+      try receiver.withReceived(key(1, 1), from: cluster.workers[0], byteCount: bytes.count) { piece, _ in
+        // As if the reader's thread had no turn for a while.
+        if first { Thread.sleep(forTimeInterval: 0.1) }
+        first = false
+        #expect(piece.allSatisfy { $0 == 7 })
+      }
+      #expect(sender.drain(timeoutSeconds: 60))
+    }
+  }
+
   @Test func framesOfOneHostArePlacedAndEqualThoseOfSockets() throws {
     var noise = Noise(state: 12)
     let frames = [1, 3, 64, 4_095, 4_096, 70_001, 1 << 20, 5 << 20 | 77].map { noise.bytes($0) }
