@@ -89,6 +89,13 @@ public struct PipelineBenchmark: Sendable {
     report.add("slowestStageComputeSeconds", slowest, "slowest stage's forward and backward of a step", unit: "s")
     report.add(
       "stagesStepOverIdeal", stages.trials.median / (slowest * bubble), "step of 2 stages over compute x (8 + 1) / 8")
+    // The ideal above has no update, which is the larger share of a step the fewer tokens a step has.
+    let updates = stages.runs.map { $0.slowestUpdate(after: Self.warmUpSteps) }.sorted()
+    let update = updates[updates.count / 2]
+    report.add("slowestStageUpdateSeconds", update, "slowest stage's sums and update of a step", unit: "s")
+    report.add(
+      "stagesStepOverIdealAndUpdate", stages.trials.median / (slowest * bubble + update),
+      "step of 2 stages over compute x (8 + 1) / 8 and the update")
     report.add(
       "coordinatorShare", all.map { $0.coordinatorShare(after: Self.warmUpSteps) }.filter(\.isFinite).max() ?? .nan,
       "coordinator, of a core, at most")

@@ -179,11 +179,16 @@ struct TrainingRun {
   }
 
   /// Seconds of forward and backward of the worker that computes longest, median over the steps.
-  func slowestCompute(after warmUp: Int) -> Double {
+  func slowestCompute(after warmUp: Int) -> Double { slowest(after: warmUp) { $0.forward + $0.backward } }
+
+  /// The same of what follows the last backward: sums of gradients and of squares, then AdamW.
+  func slowestUpdate(after warmUp: Int) -> Double { slowest(after: warmUp) { $0.reduce + $0.update } }
+
+  private func slowest(after warmUp: Int, _ seconds: (PhaseSeconds) -> Double) -> Double {
     phases.map { worker in
       var trials = Trials()
       for step in steady(after: warmUp) {
-        if let phase = worker[step.record.step] { trials.add(phase.forward + phase.backward) }
+        if let phase = worker[step.record.step] { trials.add(seconds(phase)) }
       }
       return trials.median
     }.max() ?? .nan
