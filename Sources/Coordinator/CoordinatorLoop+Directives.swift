@@ -41,6 +41,8 @@ extension CoordinatorLoop {
       if case .peerUnreachable = error {} else { log.warning("could not send to \(connection): \(error)") }
       pending.append(.connectionRefused(connection))
     }
+    // Answered before `ready`: however short the run, its spans can be placed in time.
+    if case .prepare = envelope.message { askForClock(of: connection) }
   }
 
   private func commit(_ record: StepRecord) {

@@ -119,15 +119,16 @@ extension CoordinatorLoop {
 
   /// Asks every member what time it is.
   func askForClocks() {
-    guard let trace else { return }
-    for member in machine.state.membership.sorted {
-      guard let peer = peers[member.connection] else { continue }
-      // A question that does not get through is asked again.
-      let question = Envelope(
-        run: machine.settings.run, generation: machine.state.generation, sender: .coordinator,
-        message: .clockQuestion(sentNanoseconds: trace.now))
-      try? server.send(question, to: peer)
-    }
+    for member in machine.state.membership.sorted { askForClock(of: member.connection) }
+  }
+
+  func askForClock(of connection: Connection) {
+    guard let trace, let peer = peers[connection] else { return }
+    // A question that does not get through is asked again.
+    let question = Envelope(
+      run: machine.settings.run, generation: machine.state.generation, sender: .coordinator,
+      message: .clockQuestion(sentNanoseconds: trace.now))
+    try? server.send(question, to: peer)
   }
 
   func recordTrace(_ report: Traced, of worker: WorkerID) {

@@ -17,7 +17,7 @@ import Transport
 /// limited: the first depend on the processor, the others on the moment.
 enum CountLimits {
   struct Limits {
-    /// Heap allocations: small arrays, most of them tensors' shapes.
+    /// Heap allocations: what closures hold, and the tiles of attention.
     var allocations: Double
     var allocatedBytes: Double
     var copiedBytes: Double
@@ -29,24 +29,22 @@ enum CountLimits {
   /// the second are also measured with the AVX2 kernels, so that every x86-64 machine checks them).
   static func limits(_ precision: Precision, ownProducts: Bool) -> Limits {
     switch (precision, ownProducts) {
-    // Measured: 659 allocations of 30,976 bytes, 3,341,888 bytes copied, 5,960,688 filled.
+    // Measured: 319 allocations of 17,544 bytes, 3,382,336 bytes copied, 5,960,688 filled.
     case (.float32, false):
       Limits(
-        allocations: 740, allocatedBytes: 34_500, copiedBytes: 3_442_000, filledBytes: 6_139_000, largestBytes: 4_096)
-    // Measured: 669 allocations of 30,776 bytes, 3,265,104 bytes copied, 5,935,088 filled.
+        allocations: 351, allocatedBytes: 19_300, copiedBytes: 3_484_000, filledBytes: 6_139_000, largestBytes: 2_048)
+    // Measured: 327 allocations of 17,288 bytes, 3,305,536 bytes copied, 5,935,088 filled.
     case (.bfloat16, false):
       Limits(
-        allocations: 740, allocatedBytes: 34_500, copiedBytes: 3_363_000, filledBytes: 6_113_000, largestBytes: 4_096)
-    // Measured: 1,325 allocations of 652,896 bytes, 43,417,152 bytes copied (operands that are packed), 5,960,688 filled.
+        allocations: 360, allocatedBytes: 19_100, copiedBytes: 3_405_000, filledBytes: 6_113_000, largestBytes: 2_048)
+    // Measured: 366 allocations of 18,536 bytes, 1,285,184 bytes copied, 5,960,688 filled.
     case (.float32, true):
       Limits(
-        allocations: 1_460, allocatedBytes: 718_000, copiedBytes: 44_720_000, filledBytes: 6_139_000,
-        largestBytes: 4_096)
-    // Measured: 2,022 allocations of 3,952,088 bytes, 1,200,720 bytes copied, 6,066,160 filled.
+        allocations: 403, allocatedBytes: 20_400, copiedBytes: 1_324_000, filledBytes: 6_139_000, largestBytes: 2_048)
+    // Measured: 373 allocations of 18,760 bytes, 1,241,152 bytes copied, 6,066,160 filled.
     case (.bfloat16, true):
       Limits(
-        allocations: 2_225, allocatedBytes: 4_347_000, copiedBytes: 1_237_000, filledBytes: 6_248_000,
-        largestBytes: 4_096)
+        allocations: 411, allocatedBytes: 20_700, copiedBytes: 1_279_000, filledBytes: 6_248_000, largestBytes: 2_048)
     }
   }
   /// In five steps; measured: 0 to 201. None is needed, but the kernel may move pages of a process on its own; a new
