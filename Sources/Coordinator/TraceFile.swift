@@ -1,4 +1,5 @@
 import ClusterModel
+import ControlPlane
 import Foundation
 import Tracing
 import Wire

@@ -50,8 +50,8 @@ enum CountLimits {
   /// In five steps; measured: 0 to 201. None is needed, but the kernel may move pages of a process on its own; a new
   /// buffer of 2 MiB in every step would be 2,560.
   static let pageFaults: UInt64 = 768
-  /// Bytes that both members of an all-reduce copy, over its payload; measured: 9.0.
-  static let copiedOverPayload = 9.3
+  /// Bytes that both members of an all-reduce copy, over its payload; measured: 2.25.
+  static let copiedOverPayload = 2.4
   /// Measured: 1,388 to 1,622.
   static let allocationsOfAllReduce = 2_500.0
 }
