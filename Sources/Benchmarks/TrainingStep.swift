@@ -67,13 +67,7 @@ package final class TrainingStep {
     for (index, parameter) in stage.parameters.enumerated() {
       device.sumOfSquares(parameter.view(of: gradient), into: squares, at: index)
     }
-    var values = [Double](repeating: 0, count: squares.count)
-    var failure: DeviceError?
-    values.withUnsafeMutableBytes { bytes in
-      do throws(DeviceError) { try device.download(squares, into: bytes) } catch { failure = error }
-    }
-    if let failure { throw failure }
-    return values.reduce(0, +)
+    return try device.doubles(squares).reduce(0, +)
   }
 
   private func update(step: UInt64, scale: Float) {

@@ -71,14 +71,7 @@ public final class ReplicaGroup {
 
   // MARK: Whole steps
 
-  /// Completes the sums of a step for the tensors that this replica owns, all at once.
-  /// - Returns: as ``complete()``.
-  @discardableResult
-  public func reduce(step: Step, partials: [(node: Range<Int>, gradient: Tensor)]) throws -> Int {
-    try reduction.reduce(step: step, partials: partials)
-  }
-
-  /// The same, copied to tensors of their own.
+  /// Completes the sums of a step for the tensors that this replica owns, all at once, in tensors of their own.
   /// - Parameter results: a flat float32 tensor for each owned tensor, in order of the tensor.
   /// - Throws: ``CollectiveError``, or the link's or the device's error.
   public func reduce(step: Step, partials: [(node: Range<Int>, gradient: Tensor)], into results: [Tensor]) throws {

@@ -55,11 +55,10 @@ extension CPUDevice {
 
     /// rows x columns x inner of a product of this call: `a` and `c` are scratch or whole tensors, all dense.
     func product(
-      _ rows: Int, _ columns: Int, _ inner: Int, result: ElementType = .float32, accumulate: Bool = false,
-      transposeA: Bool = false, transposeB: Bool = false
+      _ rows: Int, _ columns: Int, _ inner: Int, transposeA: Bool = false, transposeB: Bool = false
     ) -> MatmulShape {
       MatmulShape(
-        rows: rows, columns: columns, inner: inner, operandType: type, resultType: result, accumulate: accumulate,
+        rows: rows, columns: columns, inner: inner, operandType: type, resultType: .float32,
         aStride: transposeA ? rows : inner, bStride: transposeB ? inner : columns, cStride: columns,
         transposeA: transposeA, transposeB: transposeB)
     }
@@ -106,8 +105,8 @@ extension CPUDevice {
         call.product(padded, width, vocabulary), memory + logitGradientsAt, call.weight, nil, memory + dHiddenAt)
       memcpy(dHidden + first * width, memory + dHiddenAt, real * width * 4)
       multiply(
-        call.product(vocabulary, width, padded, accumulate: call.adds || first > 0, transposeA: true),
-        memory + logitGradientsAt, memory + hiddenAt, call.adds || first > 0 ? Floats(weightGradient) : nil,
+        call.product(vocabulary, width, padded, transposeA: true), memory + logitGradientsAt, memory + hiddenAt,
+        call.adds || first > 0 ? Floats(weightGradient) : nil,
         MutableBytes(weightGradient))
     }
   }

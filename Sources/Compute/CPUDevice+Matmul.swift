@@ -10,7 +10,7 @@ extension CPUDevice {
     let (bRows, bColumns) = (b.shape[0], b.rowCount)
     let shape = MatmulShape(
       rows: transposeA ? aColumns : aRows, columns: transposeB ? bRows : bColumns,
-      inner: transposeA ? aRows : aColumns, operandType: a.type, resultType: c.type, accumulate: base != nil,
+      inner: transposeA ? aRows : aColumns, operandType: a.type, resultType: c.type,
       aStride: aColumns, bStride: bColumns, cStride: transposeB ? bRows : bColumns, transposeA: transposeA,
       transposeB: transposeB)
     precondition(
@@ -31,8 +31,10 @@ extension CPUDevice {
     multiply(shape, address(a), address(b), base.map { Floats(floats(at: $0)) }, address(c))
   }
 
-  /// The product of dense operands by tiles of c, added to `base` (laid out as c) where the shape accumulates.
-  func multiply(_ shape: MatmulShape, _ a: Bytes, _ b: Bytes, _ base: Floats?, _ c: MutableBytes) {
+  /// The product of dense operands by tiles of c, added to `base` (laid out as c) where there is one.
+  func multiply(_ whole: MatmulShape, _ a: Bytes, _ b: Bytes, _ base: Floats?, _ c: MutableBytes) {
+    var shape = whole
+    shape.accumulate = base != nil
     if let kernels = own[shape.operandType] { return multiplyPacked(shape, kernels, a, b, base, c) }
     let plan: MatmulPlan
     do throws(DeviceError) { plan = try products.plan(shape) } catch { return record(error) }

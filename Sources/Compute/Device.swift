@@ -175,7 +175,15 @@ extension Device {
   /// The tensor's elements as floats; the tensor is float32.
   public func floats(_ tensor: Tensor) throws(DeviceError) -> [Float] {
     precondition(tensor.type == .float32)
-    var values = [Float](repeating: 0, count: tensor.count)
+    return try elements(tensor, zero: Float(0))
+  }
+  /// The tensor's elements as doubles; the tensor is float64.
+  public func doubles(_ tensor: Tensor) throws(DeviceError) -> [Double] {
+    precondition(tensor.type == .float64)
+    return try elements(tensor, zero: Double(0))
+  }
+  private func elements<Element: BitwiseCopyable>(_ tensor: Tensor, zero: Element) throws(DeviceError) -> [Element] {
+    var values = [Element](repeating: zero, count: tensor.count)
     var failure: DeviceError?
     values.withUnsafeMutableBytes { bytes in
       do throws(DeviceError) { try download(tensor, into: bytes) } catch { failure = error }

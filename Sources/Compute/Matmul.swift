@@ -8,7 +8,8 @@ struct MatmulShape: Hashable {
   var inner: Int
   var operandType: ElementType
   var resultType: ElementType
-  var accumulate: Bool
+  /// Whether the product is added to c; `CPUDevice.multiply` sets it.
+  var accumulate = false
   /// Elements between the rows of each matrix as it lies in memory.
   var aStride: Int
   var bStride: Int

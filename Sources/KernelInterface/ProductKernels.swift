@@ -126,3 +126,80 @@ public struct PackedProduct {
     self.scratch = scratch
   }
 }
+
+/// What one strip of rows and one of columns give of a product.
+public struct ProductBlock {
+  public let leftStrip, rightStrip: Int
+  /// What the matrix has of the strips: fewer than their lines where it ends inside the block.
+  public let rows, columns: Int
+  /// First element.
+  public let initial: Floats?
+  public let c: MutableBytes
+
+  @usableFromInline
+  init(leftStrip: Int, rightStrip: Int, rows: Int, columns: Int, initial: Floats?, c: MutableBytes) {
+    self.leftStrip = leftStrip
+    self.rightStrip = rightStrip
+    self.rows = rows
+    self.columns = columns
+    self.initial = initial
+    self.c = c
+  }
+}
+
+extension PackedProduct {
+  @inlinable var cBytes: Int { cIsBFloat16 ? 2 : 4 }
+
+  /// Calls `body` for every block, in the order that `outer` asks for.
+  @inlinable @inline(__always)
+  public func forEachBlock(leftLines: Int, rightLines: Int, _ body: (ProductBlock) -> Void) {
+    let leftStrips = (rows + leftLines - 1) / leftLines
+    let rightStrips = (columns + rightLines - 1) / rightLines
+    for outerStrip in 0..<(outer == .left ? leftStrips : rightStrips) {
+      for innerStrip in 0..<(outer == .left ? rightStrips : leftStrips) {
+        let (left, right) = outer == .left ? (outerStrip, innerStrip) : (innerStrip, outerStrip)
+        let (row, column) = (left * leftLines, right * rightLines)
+        body(
+          ProductBlock(
+            leftStrip: left, rightStrip: right, rows: min(leftLines, rows - row),
+            columns: min(rightLines, columns - column), initial: initial.map { $0 + row * initialStride + column },
+            c: c + (row * cStride + column) * cBytes))
+      }
+    }
+  }
+
+  /// A block through `scratch`, whose lines are `lines` elements: where the matrix ends inside it nothing beyond is
+  /// read or written, and c may be narrower than the sums.
+  /// - Parameters:
+  ///   - multiply: (initial, sums): makes the whole block's sums.
+  ///   - narrow: turns the sums into bfloat16 where they are, without gaps.
+  @inlinable @inline(__always)
+  public func throughScratch(
+    _ block: ProductBlock, lines: Int, multiply: (Floats?, MutableFloats) -> Void, narrow: (MutableFloats) -> Void
+  ) {
+    let sums = scratch.assumingMemoryBound(to: Float.self)
+    if let initial = block.initial {
+      for row in 0..<block.rows {
+        for column in 0..<block.columns { sums[row * lines + column] = initial[row * initialStride + column] }
+      }
+    }
+    multiply(block.initial == nil ? nil : Floats(sums), sums)
+    if cIsBFloat16 {
+      narrow(sums)
+      store(block, lines: lines, as: UInt16.self)
+    } else {
+      store(block, lines: lines, as: Float.self)
+    }
+  }
+
+  @inlinable @inline(__always)
+  func store<Element: BitwiseCopyable>(_ block: ProductBlock, lines: Int, as type: Element.Type) {
+    let size = MemoryLayout<Element>.size
+    for row in 0..<block.rows {
+      for column in 0..<block.columns {
+        let value = scratch.load(fromByteOffset: (row * lines + column) * size, as: type)
+        block.c.storeBytes(of: value, toByteOffset: (row * cStride + column) * size, as: type)
+      }
+    }
+  }
+}

@@ -76,46 +76,24 @@ private func packTransposed(
 }
 
 private func multiplyKernel(_ p: PackedProduct) {
-  let leftStrips = (p.rows + leftLines - 1) / leftLines
-  let rightStrips = (p.columns + rightLines - 1) / rightLines
-  let block = p.scratch.assumingMemoryBound(to: Float.self)
-  switch p.outer {
-  case .left:
-    for left in 0..<leftStrips { for right in 0..<rightStrips { multiplyBlock(p, left, right, block) } }
-  case .right:
-    for right in 0..<rightStrips { for left in 0..<leftStrips { multiplyBlock(p, left, right, block) } }
-  }
+  p.forEachBlock(leftLines: leftLines, rightLines: rightLines) { multiplyBlock(p, $0) }
 }
 
 @inline(__always)
-private func multiplyBlock(_ p: PackedProduct, _ leftStrip: Int, _ rightStrip: Int, _ block: MutableFloats) {
-  let (firstRow, firstColumn) = (leftStrip * leftLines, rightStrip * rightLines)
-  let (rows, columns) = (min(leftLines, p.rows - firstRow), min(rightLines, p.columns - firstColumn))
-  let right = p.right.assumingMemoryBound(to: Float.self) + rightStrip * p.inner * rightLines
-  let initial = p.initial.map { $0 + firstRow * p.initialStride + firstColumn }
-  let size = p.cIsBFloat16 ? 2 : 4
-  let target = p.c + (firstRow * p.cStride + firstColumn) * size
-  if rows == leftLines, columns == rightLines, !p.cIsBFloat16 {
+private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
+  let right = p.right.assumingMemoryBound(to: Float.self) + block.rightStrip * p.inner * rightLines
+  if block.rows == leftLines, block.columns == rightLines, !p.cIsBFloat16 {
     multiplyStrips(
-      p, leftStrip, right, initial, p.initialStride, target.assumingMemoryBound(to: Float.self), p.cStride)
+      p, block.leftStrip, right, block.initial, p.initialStride, block.c.assumingMemoryBound(to: Float.self),
+      p.cStride)
     return
   }
-  // The matrix ends inside the block, or c is narrower: through scratch.
-  if let initial {
-    for row in 0..<rows {
-      for column in 0..<columns { block[row * rightLines + column] = initial[row * p.initialStride + column] }
-    }
-  }
-  multiplyStrips(p, leftStrip, right, initial == nil ? nil : Floats(block), rightLines, block, rightLines)
-  for row in 0..<rows {
-    let line = target + row * p.cStride * size
-    for column in 0..<columns {
-      let value = block[row * rightLines + column]
-      if p.cIsBFloat16 {
-        BFloat16.store(one: value, line + column * 2)
-      } else {
-        Float.store(one: value, line + column * 4)
-      }
+  p.throughScratch(block, lines: rightLines) {
+    multiplyStrips(p, block.leftStrip, right, $0, rightLines, $1, rightLines)
+  } narrow: { sums in
+    // Each is read before anything is written over it.
+    for index in 0..<leftLines * rightLines {
+      BFloat16.store(one: sums[index], MutableBytes(sums) + index * BFloat16.sizeBytes)
     }
   }
 }

@@ -55,71 +55,41 @@ private func packBlock(
 }
 
 private func multiplyKernel(_ p: PackedProduct) {
-  let leftStrips = (p.rows + extent - 1) / extent
-  let rightStrips = (p.columns + extent - 1) / extent
-  let block = p.scratch.assumingMemoryBound(to: Float.self)
   tiles_configure()
-  switch p.outer {
-  case .left:
-    for left in 0..<leftStrips { for right in 0..<rightStrips { multiplyBlock(p, left, right, block) } }
-  case .right:
-    for right in 0..<rightStrips { for left in 0..<leftStrips { multiplyBlock(p, left, right, block) } }
-  }
+  p.forEachBlock(leftLines: extent, rightLines: extent) { multiplyBlock(p, $0) }
   tiles_release()
 }
 
 @inline(__always)
-private func multiplyBlock(_ p: PackedProduct, _ leftStrip: Int, _ rightStrip: Int, _ block: MutableFloats) {
+private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
   let steps = (p.inner + extent - 1) / extent
-  let (firstRow, firstColumn) = (leftStrip * extent, rightStrip * extent)
-  let (rows, columns) = (min(extent, p.rows - firstRow), min(extent, p.columns - firstColumn))
-  let right = p.right + rightStrip * steps * stepBytes
+  let right = p.right + block.rightStrip * steps * stepBytes
   let (line, step, second, left): (Int, Int, Int, Bytes)
   if let stride = p.leftStride {
-    (line, step, second, left) = (stride * 2, extent * 2, stride * 32, p.left + firstRow * stride * 2)
+    (line, step, second) = (stride * 2, extent * 2, stride * 32)
+    left = p.left + block.leftStrip * extent * stride * 2
   } else {
     (line, step, second) = (64, stepBytes, 1_024)
-    left = p.left + leftStrip * steps * stepBytes
+    left = p.left + block.leftStrip * steps * stepBytes
   }
-  let initial = p.initial.map { $0 + firstRow * p.initialStride + firstColumn }
-  let size = p.cIsBFloat16 ? 2 : 4
-  let target = p.c + (firstRow * p.cStride + firstColumn) * size
-  let whole = rows == extent && columns == extent
+  /// Into lines of `stride` elements.
+  @inline(__always)
+  func multiply(_ initial: Floats?, _ initialStride: Int, _ c: MutableFloats, _ stride: Int) {
+    tiles_multiply(left, line, step, second, right, steps, initial, initialStride * 4, c, stride * 4)
+  }
+  let whole = block.rows == extent && block.columns == extent
   if whole, !p.cIsBFloat16 {
-    tiles_multiply(
-      left, line, step, second, right, steps, initial, p.initialStride * 4, target.assumingMemoryBound(to: Float.self),
-      p.cStride * 4)
+    multiply(block.initial, p.initialStride, block.c.assumingMemoryBound(to: Float.self), p.cStride)
   } else if whole {
-    tiles_multiply(left, line, step, second, right, steps, initial, p.initialStride * 4, block, extent * 4)
-    tiles_narrow(block, target, p.cStride * 2)
+    let sums = p.scratch.assumingMemoryBound(to: Float.self)
+    multiply(block.initial, p.initialStride, sums, extent)
+    tiles_narrow(sums, block.c, p.cStride * 2)
   } else {
-    // The matrix ends inside the block: through scratch, so that nothing beyond it is read or written.
-    if let initial {
-      for row in 0..<rows {
-        for column in 0..<columns { block[row * extent + column] = initial[row * p.initialStride + column] }
-      }
-    }
-    tiles_multiply(
-      left, line, step, second, right, steps, initial == nil ? nil : UnsafePointer(block), extent * 4, block, extent * 4
-    )
-    for row in 0..<rows {
-      let start = target + row * p.cStride * size
-      for column in 0..<columns {
-        let value = block[row * extent + column]
-        if p.cIsBFloat16 {
-          start.storeBytes(of: narrow(value), toByteOffset: column * 2, as: UInt16.self)
-        } else {
-          start.storeBytes(of: value, toByteOffset: column * 4, as: Float.self)
-        }
-      }
+    // Lines become half as long, so none is overwritten before it is read.
+    p.throughScratch(block, lines: extent) {
+      multiply($0, extent, $1, extent)
+    } narrow: {
+      tiles_narrow($0, $0, extent * 2)
     }
   }
-}
-
-/// To nearest, ties to even; a NaN stays one. As the instruction behind `tiles_narrow`, subnormal numbers become zero.
-private func narrow(_ value: Float) -> UInt16 {
-  if value.isSubnormal { return value.sign == .minus ? 0x8000 : 0 }
-  let bits = value.bitPattern
-  let rounded = value.isNaN ? bits | 0x0040_0000 : bits &+ 0x7FFF &+ ((bits >> 16) & 1)
-  return UInt16(truncatingIfNeeded: rounded >> 16)
 }

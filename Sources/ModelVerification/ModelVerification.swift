@@ -142,13 +142,7 @@ public struct ModelVerification {
         device.sumOfSquares(parameter.view(of: gradient), into: squares, at: parameter.tensorIndex)
       }
     }
-    var values = [Double](repeating: 0, count: count)
-    var failure: DeviceError?
-    values.withUnsafeMutableBytes { bytes in
-      do throws(DeviceError) { try device.download(squares, into: bytes) } catch { failure = error }
-    }
-    if let failure { throw failure }
-    return values.reduce(0, +)
+    return try device.doubles(squares).reduce(0, +)
   }
 
   /// The reference decays every tensor and keeps its learning rate.

@@ -28,7 +28,6 @@ extension StageExecutor {
     stage.initialise(seed: configuration.run.seed)
     device.fill(firstMoments, with: 0)
     device.fill(secondMoments, with: 0)
-    stage.refreshComputeCopies()
     try device.wait()
   }
 

@@ -107,12 +107,7 @@ extension StageExecutor {
         gradient.slice(at: stage.parameters[tensor.index].offset, shape: [count(of: tensor)]), into: squares,
         at: position)
     }
-    var values = [Double](repeating: 0, count: squares.count)
-    var failure: DeviceError?
-    values.withUnsafeMutableBytes { bytes in
-      do throws(DeviceError) { try device.download(squares, into: bytes) } catch { failure = error }
-    }
-    if let failure { throw failure }
+    let values = try device.doubles(squares)
     return owned.enumerated().map { position, tensor in
       TensorNorm(tensor: UInt32(stage.parameters[tensor.index].tensorIndex), sumOfSquares: values[position])
     }
