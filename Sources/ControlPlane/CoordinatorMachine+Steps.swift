@@ -99,7 +99,8 @@ extension CoordinatorMachine {
     case .complete: break
     }
     do throws(ReportError) {
-      let record = try barrier.sum(settings, generation: state.generation)
+      let samples = SkippedSamples().samples(step: barrier.step, perStep: settings.samplesPerStep)
+      let record = try barrier.sum(settings, samples: samples, generation: state.generation)
       barrier.hold(record)
       state.phase = .stepping(barrier)
       return update()

@@ -41,8 +41,9 @@ public struct CoordinatorMachineSettings: Sendable {
   /// Workers record what they do and report it.
   public var tracing = false
   public var learningRate: @Sendable (Step) -> Double
-  /// What the reports of a step must add up to; throws when the data index cannot be read.
-  public var denominators: @Sendable (Step) throws -> StepDenominators
+  /// What the reports of a step that consumes these positions of the sample stream must add up to; throws when
+  /// the data index cannot be read.
+  public var denominators: @Sendable (Range<UInt64>) throws -> StepDenominators
   public var limits = TimeLimits()
 
   /// Times in ticks of the shell's clock.
@@ -68,7 +69,7 @@ public struct CoordinatorMachineSettings: Sendable {
     schedule: ScheduleKind, shape: StepShape, units: [CostUnit], memory: MemoryModel, tensorCount: Int,
     totalSteps: Step, samplesPerStep: UInt64, tokensPerStep: UInt64, dataFingerprint: String, checkpointEvery: Step,
     validationEvery: Step, validationMicrobatches: Int, learningRate: @escaping @Sendable (Step) -> Double,
-    denominators: @escaping @Sendable (Step) throws -> StepDenominators
+    denominators: @escaping @Sendable (Range<UInt64>) throws -> StepDenominators
   ) {
     self.run = run
     self.runDirectory = runDirectory

@@ -53,8 +53,8 @@ public struct CoordinatorSettings: Sendable {
   public var traceFile: String?
   /// Of the step that makes state `step + 1`.
   public var learningRate: @Sendable (Step) -> Double
-  /// Target tokens and images of a step, from the data index.
-  public var denominators: @Sendable (Step) throws -> StepDenominators
+  /// Target tokens and images of a step that consumes these positions of the sample stream, from the data index.
+  public var denominators: @Sendable (Range<UInt64>) throws -> StepDenominators
   /// A worker that says nothing for so long is lost.
   public var deadSeconds = 15.0
   /// A worker that beats but finishes nothing for so long hangs.
@@ -65,7 +65,7 @@ public struct CoordinatorSettings: Sendable {
     schedule: ScheduleKind, shape: StepShape, units: [CostUnit], memory: MemoryModel, tensorShapes: [String: [Int]],
     totalSteps: Step, samplesPerStep: UInt64, tokensPerStep: UInt64, dataFingerprint: String,
     learningRate: @escaping @Sendable (Step) -> Double,
-    denominators: @escaping @Sendable (Step) throws -> StepDenominators
+    denominators: @escaping @Sendable (Range<UInt64>) throws -> StepDenominators
   ) {
     self.runDirectory = runDirectory
     self.listen = listen

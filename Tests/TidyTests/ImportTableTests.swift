@@ -17,7 +17,7 @@ import Testing
     "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAMX", "COneDNN", "CProcessor"],
     "TransfusionModel": ["Compute", "Randomness"],
     "Optimizers": ["Compute"],
-    "TrainingData": ["TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages"],
+    "TrainingData": ["ClusterModel", "TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages"],
     "HDF5": ["CHDF5"],
     "ModelVerification": ["TransfusionModel", "Compute", "Optimizers", "HDF5"],
     "Checkpoints": ["ClusterModel", "HDF5", "Digests", "CSystem"],
