@@ -44,6 +44,8 @@ public struct CoordinatorMachineSettings: Sendable {
   /// What the reports of a step that consumes these positions of the sample stream must add up to; throws when
   /// the data index cannot be read.
   public var denominators: @Sendable (Range<UInt64>) throws -> StepDenominators
+  /// Tells a bad step by its losses; nil takes every finite loss.
+  public var lossSpike: LossSpike?
   public var limits = TimeLimits()
 
   /// Times in ticks of the shell's clock.

@@ -55,6 +55,8 @@ public struct CoordinatorSettings: Sendable {
   public var learningRate: @Sendable (Step) -> Double
   /// Target tokens and images of a step that consumes these positions of the sample stream, from the data index.
   public var denominators: @Sendable (Range<UInt64>) throws -> StepDenominators
+  /// Tells a bad step by its losses; nil takes every finite loss.
+  public var lossSpike: LossSpike?
   /// A worker that says nothing for so long is lost.
   public var deadSeconds = 15.0
   /// A worker that beats but finishes nothing for so long hangs.
@@ -107,6 +109,7 @@ public struct CoordinatorSettings: Sendable {
       validationEvery: validationEvery, validationMicrobatches: validationMicrobatches, learningRate: learningRate,
       denominators: denominators)
     settings.stopAfter = stopAfter
+    settings.lossSpike = lossSpike
     settings.tracing = traceFile != nil
     settings.limits.tickSeconds = Self.tickSeconds
     settings.limits.heartbeatTicks = 5

@@ -31,7 +31,8 @@ extension Journal {
     case differs(reason: String)
   }
 
-  /// Commits a step, durably. Steps must follow each other; one that is there already is compared bit by bit.
+  /// Commits a step, durably. Steps must follow each other, and so must their samples but for what is skipped; a
+  /// step that is there already is compared bit by bit.
   public func commit(_ record: StepRecord, seconds: Double, at now: Double) throws(CoordinatorError) -> CommitResult {
     try write { database in
       if let row = try Row.fetchOne(
@@ -51,6 +52,7 @@ extension Journal {
         return .differs(
           reason: "step \(record.step) cannot follow step \(newest): the steps between are not in the journal")
       }
+      if let reason = try Self.misplacement(of: record, database) { return .differs(reason: reason) }
       try database.execute(
         sql: "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         arguments: [

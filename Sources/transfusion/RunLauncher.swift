@@ -56,6 +56,10 @@ struct RunLauncher {
     settings.deadSeconds = configuration.cluster.deadSeconds
     settings.stuckSeconds = configuration.cluster.stuckSeconds
     settings.diffusionWeight = configuration.model.diffusionWeight
+    let faults = configuration.faults
+    settings.lossSpike =
+      faults.lossSpikeWindow == 0
+      ? nil : LossSpike(window: faults.lossSpikeWindow, deviations: faults.lossSpikeDeviations)
     settings.allowPlaintext = allowPlaintext
     settings.resume = resume
     settings.traceFile = trace.map { URL(filePath: $0).standardizedFileURL.path }
