@@ -147,7 +147,7 @@ let package = Package(
       name: "CoordinatorTests",
       dependencies: [
         "Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport", "Checkpoints",
-        .product(name: "Logging", package: "swift-log"),
+        .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
     // Counts allocations and copies in the test process; the linker sends our own copies through it.

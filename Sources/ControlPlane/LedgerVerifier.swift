@@ -179,7 +179,8 @@ public struct LedgerVerifier: Sendable {
     if let position {
       if samples.lowerBound < position {
         findings.report(
-          .samplesTwice(samples.lowerBound..<max(samples.lowerBound, min(position, samples.upperBound)), by: record.step)
+          .samplesTwice(
+            samples.lowerBound..<max(samples.lowerBound, min(position, samples.upperBound)), by: record.step)
         )
       }
       var covered = position
@@ -335,7 +336,9 @@ extension Plan {
       }
       next = max(next, range.upperBound)
     }
-    if let count, next != count { faults.append("\(next) of \(count) \(what == "leaf" ? "leaves" : "\(what)s") are planned") }
+    if let count, next != count {
+      faults.append("\(next) of \(count) \(what == "leaf" ? "leaves" : "\(what)s") are planned")
+    }
     return faults
   }
 
