@@ -28,11 +28,7 @@ extension Journal {
   /// Skipped ranges, ascending.
   public func skips() throws(CoordinatorError) -> [SkipRecord] {
     try read { database in
-      try Row.fetchAll(database, sql: "SELECT * FROM skipped ORDER BY first_sample").map { row in
-        SkipRecord(
-          samples: UInt64(row["first_sample"] as Int64)..<UInt64(row["next_sample"] as Int64),
-          generation: Generation(UInt64(row["generation"] as Int64)), reason: row["reason"])
-      }
+      try Row.fetchAll(database, sql: "SELECT * FROM skipped ORDER BY first_sample").map(JournalRows.skip)
     }
   }
 

@@ -30,15 +30,15 @@ public struct Ledger: Sendable {
       for fault in faults { verifier.report(fault) }
       let rows = try Row.fetchCursor(database, sql: "SELECT * FROM steps ORDER BY step")
       while let row = try rows.next() {
-        do throws(LedgerRowFault) {
-          let record = try LedgerRows.step(row).record
+        do throws(JournalRowFault) {
+          let record = try JournalRows.step(row).record
           verifier.accept(record)
           if let counts, let problem = Self.difference(record, counts) { verifier.report(problem) }
         } catch {
-          if let step = try? LedgerRows.number(row, "step") {
+          if let step = try? JournalRows.number(row, "step") {
             verifier.acceptUnreadable(step, reason: error.reason)
           } else {
-            verifier.report(.unreadable(table: "steps", row: "\(LedgerRows.value(row, "step"))", reason: error.reason))
+            verifier.report(.unreadable(table: "steps", row: "\(JournalRows.value(row, "step"))", reason: error.reason))
           }
         }
       }
@@ -94,8 +94,8 @@ public struct Ledger: Sendable {
         database, sql: "SELECT * FROM steps WHERE step BETWEEN ? AND ? ORDER BY step",
         arguments: [Int64(clamping: range.lowerBound), Int64(clamping: range.upperBound)])
       while let row = try rows.next() {
-        do throws(LedgerRowFault) { steps.append(try LedgerRows.step(row)) } catch {
-          fault = "steps, row \(LedgerRows.value(row, "step")): \(error.reason)"
+        do throws(JournalRowFault) { steps.append(try JournalRows.step(row)) } catch {
+          fault = "steps, row \(JournalRows.value(row, "step")): \(error.reason)"
           break
         }
       }
@@ -137,7 +137,7 @@ public struct Ledger: Sendable {
   private static func contents(_ database: Database, _ faults: inout [LedgerProblem]) throws -> LedgerContents {
     var facts: [String: String] = [:]
     for row in try Row.fetchAll(database, sql: "SELECT * FROM facts") {
-      if let name = try? LedgerRows.text(row, "name") { facts[name] = try? LedgerRows.text(row, "value") }
+      if let name = try? JournalRows.text(row, "name") { facts[name] = try? JournalRows.text(row, "value") }
     }
     func count(_ fact: JournalFact) -> UInt64? { facts[fact.rawValue].flatMap { UInt64($0) } }
     for fact in [JournalFact.samplesPerStep, .tokensPerStep, .totalSteps] where count(fact) == nil {
@@ -152,26 +152,26 @@ public struct Ledger: Sendable {
       contents.stepsWhenDone = count(.totalSteps)
     }
     func read<Value>(
-      _ table: String, _ key: String, _ decode: (Row) throws(LedgerRowFault) -> Value
+      _ table: String, _ key: String, _ decode: (Row) throws(JournalRowFault) -> Value
     ) throws -> [Value] {
       var values: [Value] = []
       let rows = try Row.fetchCursor(database, sql: "SELECT * FROM \(table) ORDER BY \(key)")
       while let row = try rows.next() {
-        do throws(LedgerRowFault) { values.append(try decode(row)) } catch {
-          faults.append(.unreadable(table: table, row: "\(LedgerRows.value(row, key))", reason: error.reason))
+        do throws(JournalRowFault) { values.append(try decode(row)) } catch {
+          faults.append(.unreadable(table: table, row: "\(JournalRows.value(row, key))", reason: error.reason))
         }
       }
       return values
     }
-    contents.generations = Set(try read("generations", "generation", LedgerRows.generation))
-    let plans = try read("plans", "generation") { row throws(LedgerRowFault) in
-      (try LedgerRows.generation(row), try LedgerRows.plan(row))
+    contents.generations = Set(try read("generations", "generation", JournalRows.generation))
+    let plans = try read("plans", "generation") { row throws(JournalRowFault) in
+      (try JournalRows.generation(row), try JournalRows.plan(row))
     }
     contents.plans = Dictionary(plans, uniquingKeysWith: { $1 })
-    contents.workers = try read("workers", "worker", LedgerRows.worker)
-    contents.skips = try read("skipped", "first_sample", LedgerRows.skip)
-    contents.checkpoints = try read("checkpoints", "step", LedgerRows.checkpoint)
-    contents.validations = try read("validations", "step", LedgerRows.validation)
+    contents.workers = try read("workers", "worker", JournalRows.worker)
+    contents.skips = try read("skipped", "first_sample", JournalRows.skip)
+    contents.checkpoints = try read("checkpoints", "step", JournalRows.checkpoint)
+    contents.validations = try read("validations", "step", JournalRows.validation)
     return contents
   }
 }

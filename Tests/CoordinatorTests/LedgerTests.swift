@@ -157,7 +157,7 @@ private struct LedgerRun {
       "skipped samples 400..<408 are not where a step would begin: the last step ends at sample 104"
     ),
     ("UPDATE skipped SET generation = 8", "the skip of samples 56..<64 is of generation 8, which was never begun"),
-    ("UPDATE skipped SET reason = 7.5 WHERE first_sample = 56", "before step 7 were consumed by no step"),
+    ("UPDATE skipped SET reason = x'00' WHERE first_sample = 56", "before step 7 were consumed by no step"),
     ("DELETE FROM plans WHERE generation = 3", "the plan of generation 3, which committed step 6, is missing"),
     ("UPDATE plans SET from_step = 8 WHERE generation = 3", "step 6 is of generation 3, whose plan begins with step 8"),
     ("UPDATE plans SET plan = '{}' WHERE generation = 1", "plans, row 1: the plan cannot be read"),
