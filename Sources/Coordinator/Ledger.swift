@@ -67,7 +67,8 @@ public struct Ledger: Sendable {
     var replicas: [Generation: [LedgerEntry.Replica]] = [:]
     var next = range.lowerBound
     while next <= min(range.upperBound, newest) {
-      let steps = try readSteps(next...min(range.upperBound, newest, next.advanced(by: Self.batchSteps - 1)))
+      let steps = try readSteps(next...min(range.upperBound, newest))
+      guard let last = steps.last else { break }
       for step in steps {
         while let skip = skips.first, skip.samples.lowerBound < step.record.samples.lowerBound {
           try body(.skipped(skip, before: step.record.step))
@@ -77,7 +78,7 @@ public struct Ledger: Sendable {
         if replicas[generation] == nil { replicas[generation] = LedgerEntry.replicas(contents, generation) }
         try body(.step(step, computedBy: replicas[generation] ?? []))
       }
-      next = next.advanced(by: Self.batchSteps)
+      next = last.record.step + 1
     }
     // Skipped after the newest step: the next one begins behind them.
     if range.upperBound >= newest { for skip in skips { try body(.skipped(skip, before: newest + 1)) } }
@@ -86,13 +87,14 @@ public struct Ledger: Sendable {
   /// Steps that are read at once.
   private static let batchSteps = 4096
 
+  /// The first of the steps in a range.
   private func readSteps(_ range: ClosedRange<Step>) throws(CoordinatorError) -> [JournaledStep] {
     var fault: String?
     let steps = try journal.read { database in
       var steps: [JournaledStep] = []
       let rows = try Row.fetchCursor(
-        database, sql: "SELECT * FROM steps WHERE step BETWEEN ? AND ? ORDER BY step",
-        arguments: [Int64(clamping: range.lowerBound), Int64(clamping: range.upperBound)])
+        database, sql: "SELECT * FROM steps WHERE step BETWEEN ? AND ? ORDER BY step LIMIT ?",
+        arguments: [Int64(clamping: range.lowerBound), Int64(clamping: range.upperBound), Self.batchSteps])
       while let row = try rows.next() {
         do throws(JournalRowFault) { steps.append(try JournalRows.step(row)) } catch {
           fault = "steps, row \(JournalRows.value(row, "step")): \(error.reason)"

@@ -86,14 +86,18 @@ struct LedgerVerifyCommand: ParsableCommand {
     guard findings.isGood else {
       let count = findings.problemCount
       throw CommandFailure(
-        .checkFailed, "the ledger of \(directory.path) has \(count) fault\(count == 1 ? "" : "s")")
+        .checkFailed, "the ledger of \(directory.path) has \(Self.count(UInt64(count), "fault"))")
     }
     let skipped = findings.skips.reduce(0) { $0 + UInt64($1.record.samples.count) }
     print(
-      "\(findings.steps) steps of \(findings.generations) generations consumed \(findings.samples) samples, each "
+      "\(Self.count(findings.steps, "step")) of \(Self.count(UInt64(findings.generations), "generation")) consumed \(findings.samples) samples, each "
         + "exactly once; \(skipped) skipped; the next step begins at sample "
-        + "\(findings.nextSample + Self.skippedBehind(findings)); \(findings.checkpoints) checkpoints stand where they should"
+        + "\(findings.nextSample + Self.skippedBehind(findings)); the positions of \(Self.count(UInt64(findings.checkpoints), "checkpoint")) are right"
         + (data ? "; counts are those of the data" : ""))
+  }
+
+  private static func count(_ number: UInt64, _ what: String) -> String {
+    "\(number) \(what)\(number == 1 ? "" : "s")"
   }
 
   /// Samples that are skipped right after the newest step.

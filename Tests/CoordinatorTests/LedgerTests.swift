@@ -275,6 +275,40 @@ private struct LedgerRun {
     #expect(throws: CoordinatorError.self) { try Ledger(RunDirectory("/nonexistent")) }
   }
 
+  @Test("whatever stands in whatever column, it is a fault or nothing, and never a crash") func anything() throws {
+    let columns: [String: [String]] = [
+      "facts": ["value"], "generations": ["generation"], "plans": ["generation", "from_step", "plan"],
+      "workers": ["worker", "generation", "host", "process_id", "device", "gigaflops"],
+      "steps": [
+        "step", "generation", "first_sample", "next_sample", "tokens", "target_tokens", "images",
+        "language_model_loss", "diffusion_loss", "gradient_sum_of_squares", "learning_rate", "seconds", "committed_at",
+      ],
+      "checkpoints": ["step", "generation", "next_sample"], "validations": ["step", "generation"],
+      "skipped": ["first_sample", "next_sample", "generation", "reason"],
+    ]
+    let values = ["NULL", "-1", "0", "'x'", "x'00ff'", "1e300", "-9e999", "\(Int64.max)", "\(Int64.min)"]
+    var faulty = 0
+    for (table, names) in columns.sorted(by: { $0.key < $1.key }) {
+      for name in names {
+        let run = try LedgerRun()
+        for value in values {
+          for condition in ["", " WHERE rowid = (SELECT max(rowid) FROM \(table))"] {
+            // What the table's own constraints refuse needs no other guard.
+            guard (try? run.tamper("UPDATE OR REPLACE \(table) SET \(name) = \(value)\(condition)")) != nil else {
+              continue
+            }
+            let ledger = try Ledger(run.directory)
+            if !(try ledger.verify().isGood) { faulty += 1 }
+            try? ledger.forEachEntry(in: 0...(.max)) { _ = try $0.json() }
+            try? ledger.forEachEntry(in: 3...4) { _ = try $0.json() }
+            _ = try? Journal.reading(path: run.directory.journal).skippedSamples(perStep: 8)
+          }
+        }
+      }
+    }
+    #expect(faulty > 200)
+  }
+
   @Test("it is read while a coordinator writes") func live() throws {
     let run = try LedgerRun()
     let journal = try Journal(path: run.directory.journal)
