@@ -80,6 +80,9 @@ extension RunConfiguration {
     .integer(
       "checkpoint.keep_every", \.checkpoint.keepEvery, in: 0...1_000_000_000, definesResult: false,
       "checkpoints of steps divisible by this are kept for good; 0 keeps none"),
+    .integer(
+      "checkpoint.copy_every", \.checkpoint.copyEvery, in: 0...1_000_000_000, definesResult: false,
+      "steps between copies of each worker's state into another worker's memory; 0 makes none"),
 
     .integer(
       "validation.every", \.validation.every, in: 0...1_000_000_000, definesResult: false,
@@ -88,6 +91,9 @@ extension RunConfiguration {
       "validation.microbatches", \.validation.microbatches, in: 1...65536, definesResult: false,
       "microbatches of one validation"),
 
+    .number(
+      "cluster.suspect_seconds", \.cluster.suspectSeconds, in: 0.3...86400, definesResult: false,
+      "silence after which a worker is shown as suspected"),
     .number(
       "cluster.dead_seconds", \.cluster.deadSeconds, in: 0.5...86400, definesResult: false,
       "silence after which a worker counts as lost"),

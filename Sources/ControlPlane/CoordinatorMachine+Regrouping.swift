@@ -112,11 +112,22 @@ extension CoordinatorMachine {
     }
   }
 
+  /// The plan with the leaves as the replicas' paces ask for, when they are the same replicas.
+  private func shared(_ decision: PlanDecision) -> PlanDecision {
+    guard let leaves = state.sharedLeaves, let old = state.plan, decision.plan.places == old.places,
+      decision.plan.stageUnits == old.stageUnits
+    else { return decision }
+    var decision = decision
+    decision.plan.replicaLeaves = leaves
+    decision.reasons.append("leaves \(leaves.map(\.count)): as the replicas have shown to be fast")
+    return decision
+  }
+
   /// Everybody has answered: plan, record, announce.
   private mutating func form(_ standings: [WorkerID: Standing]) -> [CoordinatorDirective] {
     let decision: PlanDecision
     switch decidePlan() {
-    case .success(let found): decision = found.rotated(by: state.rotation)
+    case .success(let found): decision = shared(found.rotated(by: state.rotation))
     case .failure(let error): return reassemble("\(error)")
     }
     let recovery = StateRecovery(
@@ -124,6 +135,7 @@ extension CoordinatorMachine {
       norm: state.norm)
     let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
     state.plan = decision.plan
+    state.paces = WorkerPaces()
     state.plannedSeconds = decision.stepSeconds
     state.consideredMembers = Set(state.membership.members.keys)
     for (replica, row) in decision.plan.places.enumerated() {
@@ -224,7 +236,7 @@ extension CoordinatorMachine {
       return "\(name(worker)) computes wrongly"
     }
     let members = Set(state.membership.members.keys)
-    guard members != state.consideredMembers else { return nil }
+    guard members != state.consideredMembers else { return reasonToShift() }
     state.consideredMembers = members
     guard case .success(let decision) = decidePlan() else { return nil }
     guard decision.stepSeconds < state.plannedSeconds * (1 - settings.limits.leastGain) else { return nil }

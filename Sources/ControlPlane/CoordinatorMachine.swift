@@ -92,6 +92,10 @@ public struct CoordinatorMachine: Sendable {
     var rotation = 0
     /// Workers that compute wrongly: not planned with, and let go.
     public internal(set) var expelled: Set<WorkerID> = []
+    /// Measured in this generation.
+    var paces = WorkerPaces()
+    /// How leaves are divided among the same replicas because of their paces; nil leaves it to the plan.
+    var sharedLeaves: [Range<Int>]?
     /// Generations in a row that committed nothing.
     var fruitlessGenerations = 0
     /// Ticks seen.

@@ -66,6 +66,8 @@ public struct CoordinatorMachineSettings: Sendable {
     public var graceTicks: UInt64 = 20
     /// A plan with new workers is used when it shortens the step by this part of it.
     public var leastGain = 0.03
+    /// Leaves move to faster replicas when that shortens the step by this part of it; 0 never moves any.
+    public var leastShift = 0.15
     /// Ranges of samples in a row that may be skipped before one step.
     public var skippedRanges = 8
     /// Generations in a row that commit nothing before the run stops.

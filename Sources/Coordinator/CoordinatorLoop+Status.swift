@@ -61,6 +61,9 @@ extension CoordinatorLoop {
       .init(step: $0.step, languageModelLoss: $0.languageModelLoss, diffusionLoss: $0.diffusionLoss)
     }
     report.plan = state.plan.map { .init($0) }
+    report.waitingReason = state.waitingReason
+    report.slowest = machine.slowest.map { .init(worker: $0.worker.number, phase: $0.phase, seconds: $0.seconds) }
+    report.skippedSamples = state.skips.isEmpty ? nil : state.skips.count
     report.expectedWorkers = settings.expectedWorkers
     report.workers = machine.workerViews.map { view in
       .init(

@@ -172,16 +172,18 @@ extension Journal {
     }
   }
 
-  /// Workers of a generation, by ID.
-  public func workers(of generation: Generation) throws(CoordinatorError) -> [WorkerRecord] {
+  /// The workers of a plan, by ID, each as it joined last.
+  public func workers(in plan: Plan) throws(CoordinatorError) -> [WorkerRecord] {
     try read { database in
-      try Row.fetchAll(
-        database, sql: "SELECT * FROM workers WHERE generation = ? ORDER BY worker",
-        arguments: [Int64(generation.number)]
-      ).map { row in
-        WorkerRecord(
-          worker: WorkerID(UInt32(row["worker"] as Int64)), generation: generation, host: row["host"],
-          processID: row["process_id"], deviceFingerprint: row["device"], gigaflopsPerSecond: row["gigaflops"])
+      try (plan.places.flatMap { $0 } + plan.spares).sorted().compactMap { worker in
+        try Row.fetchOne(
+          database, sql: "SELECT * FROM workers WHERE worker = ? ORDER BY generation DESC LIMIT 1",
+          arguments: [Int64(worker.number)]
+        ).map { row in
+          WorkerRecord(
+            worker: worker, generation: Generation(UInt64(row["generation"] as Int64)), host: row["host"],
+            processID: row["process_id"], deviceFingerprint: row["device"], gigaflopsPerSecond: row["gigaflops"])
+        }
       }
     }
   }

@@ -53,6 +53,8 @@ struct RunLauncher {
     settings.keepEvery = configuration.checkpoint.keepEvery == 0 ? nil : configuration.checkpoint.keepEvery
     settings.validationEvery = configuration.validation.every
     settings.validationMicrobatches = configuration.validation.every == 0 ? 0 : configuration.validation.microbatches
+    settings.copyEvery = configuration.checkpoint.copyEvery
+    settings.suspectSeconds = configuration.cluster.suspectSeconds
     settings.deadSeconds = configuration.cluster.deadSeconds
     settings.stuckSeconds = configuration.cluster.stuckSeconds
     settings.diffusionWeight = configuration.model.diffusionWeight

@@ -7,7 +7,8 @@ import Testing
     for command in [
       [], ["coordinator"], ["coordinator", "start"], ["worker", "join"], ["train"], ["resume"], ["status"], ["plan"],
       ["checkpoint"], ["checkpoint", "list"], ["checkpoint", "show"], ["checkpoint", "verify"],
-      ["checkpoint", "digest"], ["ledger"], ["ledger", "show"], ["ledger", "verify"], ["data", "prepare"], ["data", "show"], ["verify", "model"], ["bench"],
+      ["checkpoint", "digest"], ["ledger"], ["ledger", "show"], ["ledger", "verify"], ["data", "prepare"],
+      ["data", "show"], ["verify", "model"], ["bench"],
       ["bench", "compute"], ["bench", "allreduce"], ["bench", "pipeline"], ["bench", "checkpoint"], ["bench", "data"],
     ] {
       let result = try Command.run(command + ["--help"])

@@ -11,7 +11,9 @@ import Testing
     try TinyRun.resume(run, workers: 1, set: ["run.stop_after=0"])
 
     let proof = try Command.run(["ledger", "verify", run, "--data"])
-    #expect(proof.code == 0 && proof.output.contains("6 steps of 2 generations consumed 96 samples, each exactly once"), "\(proof.text)")
+    #expect(
+      proof.code == 0 && proof.output.contains("6 steps of 2 generations consumed 96 samples, each exactly once"),
+      "\(proof.text)")
     let text = try Command.run(["ledger", "show", run]).output
     #expect(text.contains("generation 1") && text.contains("leaves 0 to 3: worker"), "\(text)")
     let lines = try Command.run(["ledger", "show", run, "--json", "--last", "2"]).output.split(separator: "\n")
