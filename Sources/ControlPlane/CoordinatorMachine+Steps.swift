@@ -35,7 +35,9 @@ extension CoordinatorMachine {
     }
     state.phase = .preparing(ready: [])
     state.membership.restartProgress(now: state.now)
-    let peers = state.membership.sorted.map { Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint) }
+    let peers = state.membership.sorted.map {
+      Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint, publicKey: $0.connection.publicKey)
+    }
     let prepare = ControlMessage.prepare(Prepare(plan: decision.plan, peers: peers, fromStep: state.step))
     let record = PlanRecord(
       generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons,

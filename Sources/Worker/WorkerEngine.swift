@@ -161,7 +161,11 @@ final class WorkerEngine: @unchecked Sendable {
     executor = nil
     progress.enter("loading", step: prepare.fromStep)
     let peers = Dictionary(prepare.peers.map { ($0.worker, $0.dataEndpoint) }) { first, _ in first }
-    try dataPlane.enter(run: setup.run, generation: generation, me: setup.welcome.worker, peers: peers)
+    let publicKeys = Dictionary(
+      prepare.peers.compactMap { peer in PublicKey(bytes: peer.publicKey).map { (peer.worker, $0) } }
+    ) { first, _ in first }
+    try dataPlane.enter(
+      run: setup.run, generation: generation, me: setup.welcome.worker, peers: peers, publicKeys: publicKeys)
     let source = try configuration.microbatchSource()
     guard let place = prepare.plan.place(of: setup.welcome.worker) else {
       // A spare holds nothing and waits.

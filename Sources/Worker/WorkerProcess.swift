@@ -17,6 +17,8 @@ public struct WorkerOptions: Sendable {
   public var pin: Bool
   /// Where peers reach this worker; nil binds a free port on the interface that reaches the coordinator.
   public var dataListen: String?
+  /// With them everything is encrypted; who is at the other end is certain.
+  public var keys: ClientKeys?
   /// Plain text outside loopback.
   public var allowPlaintext: Bool
   /// How long to wait for the coordinator's first answer.
@@ -26,13 +28,14 @@ public struct WorkerOptions: Sendable {
 
   public init(
     address: String, threads: Int, memoryLimitBytes: Int, pin: Bool = false, dataListen: String? = nil,
-    allowPlaintext: Bool = false
+    keys: ClientKeys? = nil, allowPlaintext: Bool = false
   ) {
     self.address = address
     self.threads = threads
     self.memoryLimitBytes = memoryLimitBytes
     self.pin = pin
     self.dataListen = dataListen
+    self.keys = keys
     self.allowPlaintext = allowPlaintext
   }
 }
@@ -67,11 +70,12 @@ public final class WorkerProcess {
     self.options = options
     self.log = log
     self.stopRequested = stopRequested
-    client = try ControlClient(address: options.address, allowPlaintext: options.allowPlaintext)
+    client = try ControlClient(address: options.address, keys: options.keys, allowPlaintext: options.allowPlaintext)
     dataPlane = try DataPlane(
-      bind: options.dataListen ?? Endpoint.binding(toward: options.address), allowPlaintext: options.allowPlaintext,
+      bind: options.dataListen ?? Endpoint.binding(toward: options.address), keys: options.keys?.pair,
+      allowPlaintext: options.allowPlaintext,
       // The coordinator knows who hangs and ends waits by `stop`; a wait as such may be long.
-      limits: DataPlaneLimits(receiveTimeoutSeconds: 7 * 86_400))
+      limits: DataPlaneLimits(receiveTimeoutSeconds: 7 * 86_400), note: { log.notice("\($0)") })
     engine = WorkerEngine(options: options, dataPlane: dataPlane, waker: client.waker)
   }
 
@@ -94,6 +98,7 @@ public final class WorkerProcess {
         if let outcome = try handle(envelope) { return outcome }
         if worker != nil { joined = true }
       }
+      if let refusal = client.refusal { throw WorkerError.notLetIn(refusal) }
       for message in engine.outbox.drain() {
         send(message)
         if case .updated(let updated) = message { log.debug("\(PhaseLine(updated))") }
@@ -103,7 +108,8 @@ public final class WorkerProcess {
       if !joined {
         let waited = (now - start) / .seconds(1)
         if waited > options.joinTimeoutSeconds {
-          throw WorkerError.unreachable(address: options.address, seconds: waited)
+          throw WorkerError.unreachable(
+            address: options.address, seconds: waited, failedHandshakes: client.failedHandshakes)
         }
         if stopRequested() { return .requeue(reason: "asked to stop before joining") }
         continue

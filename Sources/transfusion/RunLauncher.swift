@@ -12,7 +12,7 @@ struct RunLauncher {
   var configuration: RunConfiguration
   var runDirectory: String
   var listen: String
-  var allowPlaintext = false
+  var keys = ListeningKeyOptions()
   /// Workers started on this host; 0 for a coordinator alone.
   var localWorkers = 0
   var resources = WorkerResourceOptions()
@@ -56,7 +56,9 @@ struct RunLauncher {
     settings.deadSeconds = configuration.cluster.deadSeconds
     settings.stuckSeconds = configuration.cluster.stuckSeconds
     settings.diffusionWeight = configuration.model.diffusionWeight
-    settings.allowPlaintext = allowPlaintext
+    settings.allowPlaintext = keys.insecurePlaintext
+    settings.authorizedKeys = keys.authorizedKeys
+    settings.connectionsPerKey = keys.connectionsPerKey
     settings.resume = resume
     settings.traceFile = trace.map { URL(filePath: $0).standardizedFileURL.path }
     return settings

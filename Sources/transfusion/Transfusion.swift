@@ -11,7 +11,9 @@ struct Transfusion: AsyncParsableCommand {
       """,
     subcommands: [
       TrainCommand.self, ResumeCommand.self, StatusCommand.self, PlanCommand.self, CoordinatorCommand.self,
-      WorkerCommand.self, CheckpointCommand.self, DataCommand.self, ConfigurationCommand.self, VerifyCommand.self, BenchCommand.self,
+      WorkerCommand.self, CheckpointCommand.self, DataCommand.self, KeysCommand.self, ConfigurationCommand.self,
+      VerifyCommand.self,
+      BenchCommand.self,
     ])
 }
 

@@ -28,8 +28,7 @@ struct WorkerJoin: AsyncParsableCommand {
   @Option(name: .long, help: ArgumentHelp("How long to wait for the coordinator.", valueName: "seconds"))
   var joinTimeout: Double = 60
 
-  @Flag(name: .long, help: "Accept unencrypted traffic outside loopback.")
-  var insecurePlaintext = false
+  @OptionGroup var keys: ConnectingKeyOptions
 
   @Flag(name: .long, help: .hidden)
   var exitWithParent = false
@@ -49,7 +48,8 @@ struct WorkerJoin: AsyncParsableCommand {
     let stop = StopRequest(announcement: "Asking the coordinator to stop the run; a checkpoint is written first.")
     var options = WorkerOptions(
       address: address, threads: resources.effectiveThreads, memoryLimitBytes: resources.effectiveMemoryLimit,
-      pin: resources.pin, dataListen: dataListen, allowPlaintext: insecurePlaintext)
+      pin: resources.pin, dataListen: dataListen, keys: try keys.choose(address: address, log: log),
+      allowPlaintext: keys.insecurePlaintext)
     options.joinTimeoutSeconds = joinTimeout
     let outcome = try await stop.watching { [options] in
       try await onThread("control") {

@@ -6,7 +6,7 @@ import Testing
   @Test func everyCommandHasHelp() throws {
     for command in [
       [], ["coordinator"], ["coordinator", "start"], ["worker", "join"], ["train"], ["resume"], ["status"], ["plan"],
-      ["checkpoint"], ["checkpoint", "list"], ["checkpoint", "show"], ["checkpoint", "verify"],
+      ["keys"], ["keys", "generate"], ["keys", "authorize"], ["keys", "revoke"], ["keys", "list"], ["checkpoint"], ["checkpoint", "list"], ["checkpoint", "show"], ["checkpoint", "verify"],
       ["checkpoint", "digest"], ["data", "prepare"], ["data", "show"], ["verify", "model"], ["bench"],
       ["bench", "compute"], ["bench", "allreduce"], ["bench", "pipeline"], ["bench", "checkpoint"], ["bench", "data"],
     ] {

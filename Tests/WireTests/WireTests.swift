@@ -63,7 +63,9 @@ enum Samples {
         plan: plan,
         peers: [
           Peer(worker: WorkerID(1), dataEndpoint: "tcp://127.0.0.1:1"),
-          Peer(worker: WorkerID(2), dataEndpoint: "tcp://127.0.0.1:2"),
+          Peer(
+            worker: WorkerID(2), dataEndpoint: "tcp://127.0.0.1:2",
+            publicKey: [UInt8](repeating: 7, count: Peer.publicKeyBytes)),
         ], fromStep: 40)),
     .runStep(step: 0), .update(Update(step: 3, gradientSumOfSquares: 1e-300, checkpoint: true)), .evaluate(step: 1),
     .checkpointCommitted(step: 100), .coordinatorHeartbeat,
@@ -160,6 +162,17 @@ struct Mixer {
               Peer(worker: WorkerID(1), dataEndpoint: "a"), Peer(worker: WorkerID(1), dataEndpoint: "b"),
             ], fromStep: 0))
       ))
+    for count in [1, 31, 33, 4_096] {
+      refused.append(
+        (
+          "a key of \(count) bytes",
+          .prepare(
+            Prepare(
+              plan: Samples.plan,
+              peers: [Peer(worker: WorkerID(1), dataEndpoint: "a", publicKey: [UInt8](repeating: 1, count: count))],
+              fromStep: 0))
+        ))
+    }
     func hello(_ change: (inout Hello) -> Void) -> ControlMessage {
       var hello = Hello(
         worker: nil, host: "h", processID: 1, threads: 1, memoryLimitBytes: 1, deviceFingerprint: "d",
