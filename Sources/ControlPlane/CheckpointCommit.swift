@@ -50,6 +50,18 @@ public struct CheckpointCommit: Hashable, Sendable {
     isOverdue = false
   }
 
+  /// Gives up a checkpoint whose workers are no longer all there; a manifest that is being written goes on.
+  /// - Returns: the step, when there was one.
+  mutating func abandon() -> Step? {
+    guard let flight = inFlight, !flight.isCommitting else { return nil }
+    inFlight = nil
+    isOverdue = true
+    return flight.step
+  }
+
+  /// Whether the part of a worker is missing.
+  func awaits(_ worker: WorkerID) -> Bool { inFlight.map { expects(step: $0.step, from: worker) } ?? false }
+
   /// The first worker that has not answered though the checkpoint began more than `ticks` ago.
   func late(now: UInt64, ticks: UInt64) -> (worker: WorkerID, step: Step)? {
     guard let flight = inFlight, !flight.isCommitting, now - flight.beganTick > ticks else { return nil }

@@ -6,6 +6,8 @@ import Wire
 public enum CoordinatorDirective: Hashable, Sendable {
   /// Before anything is sent to the worker: its number is never given again.
   case persistWorker(WorkerRecord)
+  /// Before anything of the generation is sent: durable, and refused when the journal has it or a newer one.
+  case persistGeneration(Generation, reason: String)
   /// Before the plan is announced.
   case persistPlan(PlanRecord)
   case send(Envelope, to: Connection)
@@ -28,7 +30,8 @@ public enum CoordinatorDirective: Hashable, Sendable {
   /// The run is over: let the last messages leave, then return the outcome.
   case finish(Outcome)
 
-  public enum LogLevel: Hashable, Sendable { case debug, info, notice, warning, error }
+  /// Named as in swift-log.
+  public enum LogLevel: String, Hashable, Sendable { case debug, info, notice, warning, error }
 }
 
 /// A worker's life in this run.
@@ -73,7 +76,7 @@ public struct PlanRecord: Hashable, Sendable {
   }
 }
 
-/// A committed step: its samples count from here on.
+/// A committed step: its samples count from here on, and the state that it makes is decided.
 public struct StepRecord: Hashable, Sendable, Codable {
   /// Counted from 0: the step makes state `step + 1`.
   public var step: Step
@@ -166,7 +169,7 @@ public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
     case done
     /// Stopped on request, state saved.
     case drained
-    /// A worker was lost, or the stop could not wait: resume it.
+    /// Stopped before its state was saved: resume it.
     case requeue
     case configuration
     case data
@@ -180,6 +183,8 @@ public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
     case storage
     /// A fault of the program on a worker.
     case software
+    /// Another coordinator has taken over the run.
+    case superseded
   }
   public var kind: Kind
   public var reason: String
@@ -201,6 +206,7 @@ public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
     case .data: 65
     case .numbers, .notReproducible, .software: 70
     case .storage: 74
+    case .superseded: 69
     case .requeue: 75
     case .peer: 76
     case .configuration: 78

@@ -29,6 +29,8 @@ public enum CoordinatorEvent: Hashable, Sendable {
   case stepNotReproduced(Step, reason: String)
   /// The journal cannot be written: nothing may be committed any more.
   case journalFailed(reason: String)
+  /// The journal knows a newer generation than this coordinator's: another one has taken over.
+  case superseded(reason: String)
   /// The manifest of the state after so many steps is in place.
   case checkpointCommitted(Step)
   case checkpointCommitFailed(Step, reason: String)

@@ -4,7 +4,7 @@ import Wire
 extension CoordinatorMachine {
   /// Goes on with the checkpoint in flight when everybody has answered and its step is in the journal.
   mutating func decideCheckpoint() -> [CoordinatorDirective] {
-    switch state.checkpoints.decide(committed: state.step) {
+    switch state.checkpoints.decide(committed: state.committed) {
     case .wait: return []
     case .commit(let parts):
       guard let step = state.checkpoints.stepInFlight else { return [] }
@@ -37,7 +37,8 @@ extension CoordinatorMachine {
       + (state.checkpoints.newest.map { "the newest one is still step \($0)" } ?? "there is none yet")
     guard state.checkpoints.failed(step, text) else { return [] }
     let log = [CoordinatorDirective.log(.error, text)]
-    if state.drainReason != nil || state.checkpoints.failuresInARow >= settings.limits.checkpointFailures {
+    let isLast = state.phase == .settling || state.drainReason != nil
+    if isLast || state.checkpoints.failuresInARow >= settings.limits.checkpointFailures {
       return log + stop(.storage, text)
     }
     return log + afterCheckpoint()
@@ -48,8 +49,7 @@ extension CoordinatorMachine {
     switch state.phase {
     case .settling: settle()
     case .stopping(let outcome): finish(outcome.kind, outcome.reason)
-    case .stepping: update()
-    case .assembling, .preparing, .evaluating, .finished: []
+    case .assembling, .regrouping, .preparing, .evaluating, .stepping, .finished: []
     }
   }
 }

@@ -5,6 +5,8 @@ extension CoordinatorMachine {
   /// Who sent a message, once the gate has let it through.
   enum Admitted: Hashable {
     case member(WorkerID)
+    /// A member that has not heard of the generation yet.
+    case late(WorkerID)
     case candidate(Hello, trusted: Bool)
     case observer
   }
@@ -25,7 +27,12 @@ extension CoordinatorMachine {
     case (.worker(let worker), _):
       guard !namesNoRun else { return .failure(.foreignRun) }
       guard state.membership.worker(at: connection) == worker else { return .failure(.wrongSender) }
-      guard envelope.generation == state.generation else { return .failure(.stale(envelope.generation)) }
+      guard envelope.generation == state.generation else {
+        // Whoever has missed that a generation began lives all the same, and is told again.
+        if case .heartbeat = envelope.message, envelope.generation < state.generation { return .success(.late(worker)) }
+        return .failure(.stale(envelope.generation))
+      }
+      if envelope.message.answersOrder, envelope.order != state.order.number { return .failure(.answerToAnotherOrder) }
       return .success(.member(worker))
     }
   }
@@ -35,6 +42,7 @@ extension CoordinatorMachine {
     case impostor
     case wrongSender
     case stale(Generation)
+    case answerToAnotherOrder
     case notAllowed
     var description: String {
       switch self {
@@ -42,6 +50,7 @@ extension CoordinatorMachine {
       case .impostor: "it claims to be from the coordinator"
       case .wrongSender: "its sender is not the worker of that connection"
       case .stale(let generation): "it is of \(generation)"
+      case .answerToAnotherOrder: "it answers another order than the newest"
       case .notAllowed: "its sender may not say that"
       }
     }
@@ -50,37 +59,70 @@ extension CoordinatorMachine {
   mutating func receive(_ envelope: Envelope, from connection: Connection) -> [CoordinatorDirective] {
     switch gate(envelope, from: connection) {
     case .failure(let refusal):
-      return [.log(.debug, "refused a message of \(connection): \(refusal)")]
+      let log = CoordinatorDirective.log(.debug, "refused a message of \(connection): \(refusal)")
+      // A worker over a connection that is not its own: this coordinator or the connection is new.
+      guard refusal == .wrongSender, case .worker = envelope.sender else { return [log] }
+      return [log, .send(self.envelope(.introduce), to: connection)]
     case .success(.observer): return [.answerStatus(connection)]
     case .success(.candidate(let hello, let trusted)): return receive(hello, from: connection, trusted: trusted)
+    case .success(.late(let worker)):
+      state.membership.alive(worker, now: state.now)
+      return resendOrder(to: worker, has: 0)
     case .success(.member(let worker)): return receive(envelope.message, from: worker)
     }
   }
 
   private mutating func receive(_ hello: Hello, from connection: Connection, trusted: Bool) -> [CoordinatorDirective] {
-    switch state.phase {
-    case .settling, .stopping, .finished:
-      return [.send(self.envelope(.refused(reason: "the run is ending")), to: connection)]
-    case .assembling, .preparing, .evaluating, .stepping: break
-    }
-    let formed = state.plan != nil
-    switch state.membership.hello(hello, from: connection, trusted: trusted, formed: formed, now: state.now) {
+    let isEnding: Bool =
+      switch state.phase {
+      case .settling, .stopping, .finished: true
+      case .assembling, .regrouping, .preparing, .evaluating, .stepping: false
+      }
+    switch state.membership.hello(hello, from: connection, trusted: trusted, isEnding: isEnding, now: state.now) {
     case .refused(let reason):
       return [
         .send(self.envelope(.refused(reason: reason)), to: connection),
         .log(.warning, "refused a worker on \(hello.host): \(reason)"),
       ]
-    case .again(let worker): return welcome(worker)
-    case .moved(let worker):
-      return formed ? lost(worker, "came back over another connection") : welcome(worker)
+    // What it has missed meanwhile comes again as its heartbeats tell.
+    case .again(let worker), .moved(let worker): return welcome(worker)
     case .admitted(let worker):
       let record = WorkerRecord(
         worker: worker, generation: state.generation, host: hello.host, processID: hello.processID,
         deviceFingerprint: hello.deviceFingerprint, gigaflopsPerSecond: hello.gigaflopsPerSecond)
-      let joined = "\(worker) joined from \(hello.host): \(state.membership.count) of \(settings.expectedWorkers)"
-      return [.persistWorker(record)] + welcome(worker) + [.log(.info, joined)]
-        + (state.membership.count == settings.expectedWorkers ? form() : [])
+      let isBack = trusted && hello.worker == worker
+      let count =
+        state.hasFormed ? "\(state.membership.count)" : "\(state.membership.count) of \(settings.expectedWorkers)"
+      let joined = "\(worker) \(isBack ? "is back" : "joined") from \(hello.host): \(count)"
+      return [.persistWorker(record)] + welcome(worker) + [.log(.info, joined)] + admitted(worker, isBack: isBack)
     }
+  }
+
+  /// A new member takes part in the generation that is just beginning, or waits for the next boundary.
+  private mutating func admitted(_ worker: WorkerID, isBack: Bool) -> [CoordinatorDirective] {
+    switch state.phase {
+    case .assembling:
+      if isBack, !state.hasFormed, state.graceTick == nil {
+        // A restarted coordinator: the others are on their way back, too, or will not come.
+        state.graceTick = state.now + settings.limits.graceTicks
+      }
+      return assembled()
+    case .regrouping(var regrouping):
+      regrouping.pending.insert(worker)
+      state.phase = .regrouping(regrouping)
+      state.participants.insert(worker)
+      return sendOrder(to: worker)
+    case .preparing, .evaluating, .stepping, .settling, .stopping, .finished: return []
+    }
+  }
+
+  /// Sends the newest order again to a worker that owes its answer and has not got it.
+  /// - Parameter has: the newest order that it says it has.
+  private mutating func resendOrder(to worker: WorkerID, has: UInt64) -> [CoordinatorDirective] {
+    guard owes(worker), has < state.order.number,
+      state.now - (state.order.sentTick[worker] ?? 0) >= settings.limits.resendTicks
+    else { return [] }
+    return sendOrder(to: worker)
   }
 
   private func welcome(_ worker: WorkerID) -> [CoordinatorDirective] {
@@ -99,7 +141,8 @@ extension CoordinatorMachine {
     state.membership.heard(worker, heartbeat: heartbeat, now: state.now)
     let handled: [CoordinatorDirective]? =
       switch message {
-      case .heartbeat: []
+      case .heartbeat(let heartbeat): resendOrder(to: worker, has: heartbeat.order)
+      case .standing(let standing): receive(standing, from: worker)
       case .ready(let ready): receive(ready, from: worker)
       case .reduced(let report): receive(report, from: worker)
       case .updated(let report): receive(report, from: worker)
@@ -111,13 +154,24 @@ extension CoordinatorMachine {
       case .traced(let report): settings.tracing ? [.recordTrace(report, of: worker)] : nil
       case .leaving(let reason): leaving(worker, reason)
       case .failed(let kind, let reason): failed(worker, kind, reason)
-      case .hello, .welcome, .refused, .prepare, .runStep, .update, .evaluate, .checkpointCommitted,
-        .coordinatorHeartbeat, .stop, .clockQuestion, .statusRequest, .status:
+      case .copied: []
+      case .hello, .welcome, .refused, .introduce, .regroup, .prepare, .runStep, .update, .evaluate, .save,
+        .checkpointCommitted, .coordinatorHeartbeat, .stop, .clockQuestion, .statusRequest, .status:
         nil
       }
     if let handled { return handled }
     // Not even a sign of life: a repeated report must not make a hanging worker look busy.
     state.membership = before
     return [.log(.debug, "ignored a late or repeated message of \(worker)")]
+  }
+}
+
+extension ControlMessage {
+  /// Whether it is the one answer to an order.
+  fileprivate var answersOrder: Bool {
+    switch self {
+    case .standing, .ready, .reduced, .updated, .evaluated, .failed: true
+    default: false
+    }
   }
 }

@@ -2,67 +2,6 @@ import ClusterModel
 import Wire
 
 extension CoordinatorMachine {
-  // MARK: Forming a generation
-
-  /// Workers that are alike on one host compete while they measure, one more than the other by chance: they
-  /// count as equally fast, at the mean of what they measured.
-  static func speed(of worker: Hello, among all: [Hello]) -> Double {
-    let alike = all.filter {
-      $0.host == worker.host && $0.threads == worker.threads && $0.deviceFingerprint == worker.deviceFingerprint
-    }
-    return alike.reduce(0) { $0 + $1.gigaflopsPerSecond } / Double(max(alike.count, 1))
-  }
-
-  /// All workers are there: plan, record, announce.
-  mutating func form() -> [CoordinatorDirective] {
-    let members = state.membership.sorted
-    let capacities = members.map { member in
-      WorkerCapacity(
-        worker: member.worker, gigaflopsPerSecond: Self.speed(of: member.hello, among: members.map(\.hello)),
-        memoryLimitBytes: member.hello.memoryLimitBytes == 0 ? .max : member.hello.memoryLimitBytes)
-    }
-    let decision: PlanDecision
-    do throws(PlanError) {
-      decision = try Planner.plan(
-        units: settings.units, workers: capacities, stages: settings.stages, shape: settings.shape,
-        schedule: settings.schedule, memory: settings.memory)
-    } catch {
-      return stop(.configuration, "\(error)")
-    }
-    state.plan = decision.plan
-    for (replica, row) in decision.plan.places.enumerated() {
-      for (stage, worker) in row.enumerated() { state.places[worker] = Place(replica: replica, stage: stage) }
-    }
-    state.phase = .preparing(ready: [])
-    state.membership.restartProgress(now: state.now)
-    let peers = state.membership.sorted.map {
-      Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint, publicKey: $0.connection.publicKey)
-    }
-    let prepare = ControlMessage.prepare(Prepare(plan: decision.plan, peers: peers, fromStep: state.step))
-    let record = PlanRecord(
-      generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons,
-      deviceFingerprint: state.membership.sorted.first?.hello.deviceFingerprint ?? "")
-    return [.persistPlan(record)]
-      + decision.reasons.map { .log(.info, "plan: \($0)") }
-      + state.membership.sorted.flatMap { send(prepare, to: $0.worker) }
-  }
-
-  mutating func receive(_ ready: Ready, from worker: WorkerID) -> [CoordinatorDirective]? {
-    guard case .preparing(var done) = state.phase, ready.step == state.step else { return nil }
-    guard state.places[worker] != nil else { return [] }
-    guard done.insert(worker).inserted else { return nil }
-    guard ready.dataFingerprint == settings.dataFingerprint else {
-      return stop(
-        .data,
-        "\(name(worker)) has data of fingerprint \(ready.dataFingerprint), the coordinator of "
-          + "\(settings.dataFingerprint): all hosts must read the same prepared data")
-    }
-    state.membership.setMemory(ready.memoryBytes, of: worker)
-    state.phase = .preparing(ready: done)
-    guard done.count == placed.count else { return [] }
-    return [.log(.info, "ready at step \(state.step): \(done.count) of \(placed.count) workers")] + nextAtBoundary()
-  }
-
   // MARK: Between two steps
 
   var isEvaluationDue: Bool {
@@ -71,22 +10,21 @@ extension CoordinatorMachine {
     return settings.validationEvery > 0 && state.step.isMultiple(of: settings.validationEvery)
   }
 
-  /// All workers hold state `step`, and the journal knows: what comes next?
+  /// All workers hold state `step`: what comes next?
   mutating func nextAtBoundary() -> [CoordinatorDirective] {
     let isDraining = state.drainReason != nil
     state.membership.restartProgress(now: state.now)
+    if !isDraining, let reason = reasonToRegroup() { return regroup(reason) }
     if !isDraining, isEvaluationDue {
       state.phase = .evaluating(EvaluationBarrier(step: state.step, workers: placed))
-      return sendToPlaced(.evaluate(step: state.step))
+      return order(.evaluate(step: state.step), of: placed)
     }
-    let isSaved =
-      state.step == 0 || state.checkpoints.newest == state.step || state.checkpoints.stepInFlight == state.step
-    if state.step >= settings.totalSteps || isDraining && isSaved {
+    if state.step >= settings.totalSteps || isDraining {
       state.phase = .settling
       return settle()
     }
     state.phase = .stepping(StepBarrier(step: state.step, workers: placed))
-    return sendToPlaced(.runStep(step: state.step))
+    return order(.runStep(step: state.step), of: placed)
   }
 
   // MARK: A step
@@ -102,11 +40,26 @@ extension CoordinatorMachine {
     }
     do throws(ReportError) {
       let record = try barrier.sum(settings, generation: state.generation)
-      barrier.hold(record)
+      barrier.beginJournaling(record)
       state.phase = .stepping(barrier)
-      return update()
+      state.journaling = record
+      return [.commitStep(record)]
     } catch {
       return stopForReport(error, during: "step \(barrier.step)")
+    }
+  }
+
+  /// The step is committed: whatever happens now, the state that it makes is the one that the record stands for.
+  mutating func stepJournaled(_ step: Step) -> [CoordinatorDirective] {
+    guard let record = state.journaling, record.step == step else { return [] }
+    state.journaling = nil
+    state.committed = max(state.committed, step + 1)
+    state.norm = CommittedNorm(step: step + 1, sumOfSquares: record.gradientSumOfSquares)
+    state.fruitlessGenerations = 0
+    switch state.phase {
+    case .stepping(let barrier) where barrier.phase == .journaling && barrier.step == step: return update(record)
+    case .regrouping: return regrouped()
+    default: return []
     }
   }
 
@@ -126,29 +79,28 @@ extension CoordinatorMachine {
       || settings.checkpointEvery > 0 && next.isMultiple(of: settings.checkpointEvery)
   }
 
-  /// Sends the update of a held step, unless it must carry a checkpoint and has to wait for the one in flight.
-  mutating func update() -> [CoordinatorDirective] {
-    guard case .stepping(var barrier) = state.phase, barrier.phase == .held, let record = barrier.record else {
-      return []
-    }
-    if barrier.step + 1 == settings.stopAfter, state.drainReason == nil {
-      state.drainReason = "step \(barrier.step + 1) is where it was to stop"
+  private mutating func update(_ record: StepRecord) -> [CoordinatorDirective] {
+    guard case .stepping(var barrier) = state.phase else { return [] }
+    let next = barrier.step + 1
+    if next == settings.stopAfter, state.drainReason == nil {
+      state.drainReason = "step \(next) is where it was to stop"
     }
     var carries = isCheckpointDue
     if carries, state.checkpoints.stepInFlight != nil {
-      let mustCarry = barrier.step + 1 >= settings.totalSteps || state.drainReason != nil
-      if mustCarry { return [] }
-      // Training does not wait for a slow disk: the next step carries it.
+      // Training does not wait for a slow disk: the next step carries it, or the end of the run saves it.
       state.checkpoints.postpone()
       carries = false
     }
-    if carries { state.checkpoints.begin(step: barrier.step + 1, workers: placed, now: state.now) }
-    barrier.beginUpdate(record)
+    if carries { state.checkpoints.begin(step: next, workers: placed, now: state.now) }
+    let copies = settings.copyEvery > 0 && next.isMultiple(of: settings.copyEvery) && state.participants.count > 1
+    barrier.beginUpdate()
     state.phase = .stepping(barrier)
     state.membership.restartProgress(now: state.now)
-    return sendToPlaced(
+    return order(
       .update(
-        Update(step: barrier.step, gradientSumOfSquares: record.gradientSumOfSquares, checkpoint: carries)))
+        Update(
+          step: barrier.step, gradientSumOfSquares: record.gradientSumOfSquares, checkpoint: carries, copy: copies)),
+      of: placed)
   }
 
   mutating func receive(_ report: Updated, from worker: WorkerID) -> [CoordinatorDirective]? {
@@ -162,16 +114,7 @@ extension CoordinatorMachine {
     case .complete: break
     }
     state.membership.setMemory(report.memoryBytes, of: worker)
-    barrier.beginJournaling()
-    state.phase = .stepping(barrier)
-    return barrier.record.map { [.commitStep($0)] } ?? []
-  }
-
-  mutating func stepJournaled(_ step: Step) -> [CoordinatorDirective] {
-    guard case .stepping(let barrier) = state.phase, barrier.phase == .journaling, barrier.step == step else {
-      return []
-    }
-    state.step = step + 1
+    state.step = barrier.step + 1
     state.checkpoints.reached(state.step)
     // The parts of this very state may be complete already.
     return decideCheckpoint() + nextAtBoundary()

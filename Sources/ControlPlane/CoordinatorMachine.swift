@@ -4,15 +4,21 @@ import Wire
 /// The coordinator's decisions: takes events, returns directives; no socket, disk, clock or randomness.
 ///
 /// ```
-/// assembling -> preparing -> ( evaluating | stepping )* -> settling -> finished
-///                                 any of them -> stopping -> finished
+///              +-------------------- a member is lost, joins or leaves ---------------------+
+///              v                                                                            |
+/// assembling -> regrouping -> preparing -> ( evaluating | stepping )* -> settling -> finished
+///                                             any of them -> stopping -> finished
 /// ```
-/// A step is `runStep` -> `reduced` from all -> `update` -> `updated` from all -> journal. Only the journal's
-/// answer moves the run to the next state.
+/// A step is `runStep` -> `reduced` from all -> journal -> `update` -> `updated` from all. What is in the journal is
+/// committed: the state that it makes follows from the state before and the record, on whatever workers there are.
+/// A generation begins with `regroup`; its workers say what they hold, and get the newest state that can be put
+/// together.
 public struct CoordinatorMachine: Sendable {
   public enum Phase: Hashable, Sendable {
-    /// Waiting for the expected number of workers.
+    /// Waiting for workers.
     case assembling
+    /// A generation begins: who holds what?
+    case regrouping(Regrouping)
     /// The plan is announced; those who are ready.
     case preparing(ready: Set<WorkerID>)
     case evaluating(EvaluationBarrier)
@@ -24,21 +30,60 @@ public struct CoordinatorMachine: Sendable {
     case finished(Outcome)
   }
 
+  public struct Regrouping: Hashable, Sendable {
+    public internal(set) var pending: Set<WorkerID>
+    var standings: [WorkerID: Standing] = [:]
+  }
+
+  /// What was last asked of several workers.
+  struct Order: Hashable, Sendable {
+    var number: UInt64 = 0
+    var message = ControlMessage.regroup
+    /// When it was last sent to each.
+    var sentTick: [WorkerID: UInt64] = [:]
+  }
+
   /// Everything that events change; the settings never do.
   public struct State: Hashable, Sendable {
     public internal(set) var phase = Phase.assembling
     public internal(set) var generation: Generation
     public internal(set) var membership: Membership
     public internal(set) var plan: Plan?
-    /// Committed steps: the state that all workers hold, or will when the current step is done.
+    /// The state that the workers hold, or will when the current step is done.
     public internal(set) var step: Step
+    /// Steps in the journal. More than `step` while committed steps are computed again.
+    public internal(set) var committed: Step
     public internal(set) var checkpoints: CheckpointCommit
     public internal(set) var evaluated: Set<Step>
     /// Why the run drains, once it does.
     public internal(set) var drainReason: String?
+    /// Why no plan can be made with the members that are left; nil while one can.
+    public internal(set) var waitingReason: String?
     var isStopRequested = false
     /// The plan, by worker.
     var places: [WorkerID: Place] = [:]
+    /// Who takes part in the generation: was asked what it holds, and is told the plan.
+    var participants: Set<WorkerID> = []
+    /// Members that asked to go, and wait until others hold what they hold.
+    var leavers: [WorkerID: String] = [:]
+    var order = Order()
+    var norm: CommittedNorm?
+    /// The record that is on its way to disk.
+    var journaling: StepRecord?
+    /// No state beyond this one begins a generation: the user asked for a rewind.
+    var rewindTo: Step?
+    /// Whether a plan was ever made in this process.
+    var hasFormed = false
+    /// Who had a place when the coordinator before this one went.
+    var awaited: Set<WorkerID> = []
+    /// When to go on without workers that a restarted coordinator has not heard of again.
+    var graceTick: UInt64?
+    /// Who was there when the plan was last thought over at a boundary.
+    var consideredMembers: Set<WorkerID> = []
+    /// What the plan says that a step takes.
+    var plannedSeconds = 0.0
+    /// Generations in a row that committed nothing.
+    var fruitlessGenerations = 0
     /// Ticks seen.
     var now: UInt64 = 0
   }
@@ -53,7 +98,11 @@ public struct CoordinatorMachine: Sendable {
     state = State(
       generation: start.generation,
       membership: Membership(nextWorker: start.nextWorker, device: start.deviceFingerprint), step: start.fromStep,
+      committed: max(start.committed, start.fromStep),
       checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated)
+    state.norm = start.norm
+    state.awaited = start.lastPlaced
+    state.rewindTo = start.isRewind ? start.fromStep : nil
   }
 
   /// What to do before the first event: a run that is complete already needs no workers.
@@ -85,6 +134,9 @@ public struct CoordinatorMachine: Sendable {
     case .stepJournaled(let step): return stepJournaled(step)
     case .stepNotReproduced(_, let reason): return stop(.notReproducible, reason)
     case .journalFailed(let reason): return stop(.storage, reason)
+    case .superseded(let reason):
+      // Whoever has taken over speaks to the workers now.
+      return finish(.superseded, reason)
     case .checkpointCommitted(let step): return checkpointCommitted(step)
     case .checkpointCommitFailed(let step, let reason): return checkpointCommitFailed(step, reason)
     }
@@ -93,13 +145,25 @@ public struct CoordinatorMachine: Sendable {
   /// The workers with a place, in rank order.
   var placed: [WorkerID] { state.plan?.places.flatMap { $0 } ?? [] }
 
-  func envelope(_ message: ControlMessage) -> Envelope {
-    Envelope(run: settings.run, generation: state.generation, sender: .coordinator, message: message)
+  func envelope(_ message: ControlMessage, order: UInt64 = 0) -> Envelope {
+    Envelope(run: settings.run, generation: state.generation, sender: .coordinator, order: order, message: message)
   }
   func send(_ message: ControlMessage, to worker: WorkerID) -> [CoordinatorDirective] {
     state.membership[worker].map { [.send(envelope(message), to: $0.connection)] } ?? []
   }
   func sendToPlaced(_ message: ControlMessage) -> [CoordinatorDirective] {
     placed.flatMap { send(message, to: $0) }
+  }
+
+  /// Asks something of several workers; it is asked again of those who have not got it.
+  mutating func order(_ message: ControlMessage, of workers: [WorkerID]) -> [CoordinatorDirective] {
+    state.order = Order(number: state.order.number + 1, message: message)
+    return workers.flatMap { sendOrder(to: $0) }
+  }
+
+  mutating func sendOrder(to worker: WorkerID) -> [CoordinatorDirective] {
+    guard let member = state.membership[worker] else { return [] }
+    state.order.sentTick[worker] = state.now
+    return [.send(envelope(state.order.message, order: state.order.number), to: member.connection)]
   }
 }

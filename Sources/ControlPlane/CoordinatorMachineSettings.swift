@@ -34,6 +34,8 @@ public struct CoordinatorMachineSettings: Sendable {
   public var dataFingerprint: String
   /// Every how many steps; 0 checkpoints only at the end and when draining.
   public var checkpointEvery: Step
+  /// Every how many steps each worker copies its state into another one's memory; 0 never.
+  public var copyEvery: Step = 10
   /// Every how many steps; 0 evaluates only at the start and at the end.
   public var validationEvery: Step
   /// 0 never evaluates.
@@ -51,8 +53,18 @@ public struct CoordinatorMachineSettings: Sendable {
     public var tickSeconds = 0.1
     /// Between two heartbeats to the workers.
     public var heartbeatTicks: UInt64 = 5
+    /// A worker that says nothing for so long is shown as suspected.
+    public var suspectTicks: UInt64 = 10
     /// A worker that says nothing for so long is dead.
-    public var deadTicks: UInt64 = 150
+    public var deadTicks: UInt64 = 20
+    /// Before an order that has not arrived is sent again.
+    public var resendTicks: UInt64 = 5
+    /// How long a restarted coordinator waits for more of its workers once one has come back.
+    public var graceTicks: UInt64 = 20
+    /// A plan with new workers is used when it shortens the step by this part of it.
+    public var leastGain = 0.03
+    /// Generations in a row that commit nothing before the run stops.
+    public var fruitlessGenerations = 50
     /// A worker that beats but finishes nothing in a busy phase, or does not write its part of a checkpoint, for
     /// so long hangs.
     public var stuckTicks: UInt64 = 6_000
@@ -106,14 +118,27 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var evaluated: Set<Step>
   /// States after `fromStep` that have a checkpoint already: they are recomputed, but not written again.
   public var saved: Set<Step>
+  /// Steps in the journal, at least `fromStep`.
+  public var committed: Step
+  /// Of the newest committed step, for workers that have its sums.
+  public var norm: CommittedNorm?
+  /// Who had a place in the newest plan: a restarted coordinator waits for them for a moment.
+  public var lastPlaced: Set<WorkerID> = []
+  /// The user asked for `fromStep`: what workers hold beyond it is not used.
+  public var isRewind = false
   /// `Device.fingerprint` of the workers that made the state; nil when the first member defines it.
   public var deviceFingerprint: String?
   public init(
-    generation: Generation, fromStep: Step = 0, lastCheckpoint: Step? = nil, nextWorker: UInt32 = 1,
+    generation: Generation, fromStep: Step = 0, committed: Step? = nil, norm: CommittedNorm? = nil,
+    lastPlaced: Set<WorkerID> = [], isRewind: Bool = false, lastCheckpoint: Step? = nil, nextWorker: UInt32 = 1,
     evaluated: Set<Step> = [], saved: Set<Step> = [], deviceFingerprint: String? = nil
   ) {
     self.generation = generation
     self.fromStep = fromStep
+    self.committed = committed ?? fromStep
+    self.norm = norm
+    self.lastPlaced = lastPlaced
+    self.isRewind = isRewind
     self.lastCheckpoint = lastCheckpoint
     self.nextWorker = nextWorker
     self.evaluated = evaluated

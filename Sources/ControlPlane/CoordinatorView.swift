@@ -7,7 +7,7 @@ public struct WorkerView: Hashable, Sendable {
   public var rank: Int?
   public var replica: Int?
   public var stage: Int?
-  /// joined, preparing, ready, working, waiting, spare.
+  /// joined, asked, preparing, ready, working, waiting, spare, leaving, suspected.
   public var state: String
   /// What the worker said it was doing.
   public var phase: String
@@ -17,10 +17,11 @@ public struct WorkerView: Hashable, Sendable {
 }
 
 extension CoordinatorMachine {
-  /// assembling, preparing, evaluating, training, draining, saving, stopping or the outcome's kind.
+  /// assembling, regrouping, preparing, evaluating, training, draining, saving, stopping or the outcome's kind.
   public var phaseName: String {
     switch state.phase {
     case .assembling: "assembling"
+    case .regrouping: "regrouping"
     case .preparing: "preparing"
     case .evaluating: state.drainReason == nil ? "evaluating" : "draining"
     case .stepping: state.drainReason == nil ? "training" : "draining"
@@ -45,13 +46,16 @@ extension CoordinatorMachine {
   }
 
   private func stateName(_ worker: WorkerID, hasPlace: Bool) -> String {
+    if let member = state.membership[worker], isSuspected(member) { return "suspected" }
+    if state.leavers[worker] != nil { return "leaving" }
+    if case .regrouping(let regrouping) = state.phase { return regrouping.pending.contains(worker) ? "asked" : "ready" }
     guard state.plan != nil else { return "joined" }
     guard hasPlace else { return "spare" }
     switch state.phase {
     case .preparing(let ready): return ready.contains(worker) ? "ready" : "preparing"
     case .evaluating(let barrier): return barrier.owes(worker) ? "working" : "waiting"
     case .stepping(let barrier): return barrier.owes(worker) ? "working" : "waiting"
-    case .assembling, .settling, .stopping, .finished: return "waiting"
+    case .assembling, .regrouping, .settling, .stopping, .finished: return "waiting"
     }
   }
 }

@@ -44,10 +44,12 @@ public struct Membership: Hashable, Sendable {
     case refused(String)
   }
 
-  /// Decides about a hello. `formed` is true once a plan exists: nobody joins or moves then.
+  /// Decides about a hello.
   ///
-  /// - Parameter trusted: whether the envelope named this run, so that a worker ID in it can be ours.
-  mutating func hello(_ hello: Hello, from connection: Connection, trusted: Bool, formed: Bool, now: UInt64)
+  /// - Parameters:
+  ///   - trusted: whether the envelope named this run, so that a worker ID in it can be ours.
+  ///   - isEnding: nobody new is let in.
+  mutating func hello(_ hello: Hello, from connection: Connection, trusted: Bool, isEnding: Bool, now: UInt64)
     -> HelloVerdict
   {
     guard hello.protocolVersion == Hello.currentProtocol else {
@@ -60,17 +62,13 @@ public struct Membership: Hashable, Sendable {
     if let old = members.values.first(where: {
       Self.isSameProcess($0.hello, hello) && $0.connection.publicKey == connection.publicKey
     }) {
-      guard !formed else { return .moved(old.worker) }
       workerOf[old.connection] = nil
       workerOf[connection] = old.worker
       members[old.worker]?.connection = connection
       members[old.worker]?.lastHeardTick = now
       return .moved(old.worker)
     }
-    guard !formed else {
-      return .refused(
-        "the run has all of its workers already: to use more, stop it and resume it with a larger --workers")
-    }
+    guard !isEnding else { return .refused("the run is ending") }
     if let device, device != hello.deviceFingerprint {
       return .refused(
         "this worker computes on \(hello.deviceFingerprint) but the run was computed on \(device), and its bits would "
@@ -117,6 +115,8 @@ public struct Membership: Hashable, Sendable {
     }
     members[worker] = member
   }
+
+  mutating func alive(_ worker: WorkerID, now: UInt64) { members[worker]?.lastHeardTick = now }
 
   mutating func setMemory(_ bytes: UInt64, of worker: WorkerID) { members[worker]?.memoryBytes = bytes }
 

@@ -1,15 +1,14 @@
 import ClusterModel
 import Wire
 
-/// One step on its way from `runStep` to the journal: who has reported what.
+/// One step on its way from `runStep` through the journal to the next state: who has reported what.
 public struct StepBarrier: Hashable, Sendable {
   public enum Phase: Hashable, Sendable {
     case reducing
-    /// Everything is summed, but the update must carry a checkpoint and another one is in flight.
-    case held
-    case updating
-    /// The record is on its way to disk.
+    /// Everything is summed; the record is on its way to disk.
     case journaling
+    /// Committed: the workers apply it.
+    case updating
   }
   public let step: Step
   /// In rank order.
@@ -31,7 +30,7 @@ public struct StepBarrier: Hashable, Sendable {
     switch phase {
     case .reducing: reduced[worker] == nil
     case .updating: !updated.contains(worker)
-    case .held, .journaling: false
+    case .journaling: false
     }
   }
 
@@ -76,15 +75,11 @@ public struct StepBarrier: Hashable, Sendable {
       gradientSumOfSquares: squares, learningRate: settings.learningRate(step))
   }
 
-  mutating func hold(_ record: StepRecord) {
+  mutating func beginJournaling(_ record: StepRecord) {
     self.record = record
-    phase = .held
+    phase = .journaling
   }
-  mutating func beginUpdate(_ record: StepRecord) {
-    self.record = record
-    phase = .updating
-  }
-  mutating func beginJournaling() { phase = .journaling }
+  mutating func beginUpdate() { phase = .updating }
 }
 
 /// One evaluation: who has reported.

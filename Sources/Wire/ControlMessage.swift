@@ -15,11 +15,15 @@ public struct Envelope: Hashable, Sendable {
   public var run: RunID
   public var generation: Generation
   public var sender: Sender
+  /// From the coordinator: the number of this order in its generation, rising; 0 asks for nothing. From a worker: the
+  /// order that this answers.
+  public var order: UInt64
   public var message: ControlMessage
-  public init(run: RunID, generation: Generation, sender: Sender, message: ControlMessage) {
+  public init(run: RunID, generation: Generation, sender: Sender, order: UInt64 = 0, message: ControlMessage) {
     self.run = run
     self.generation = generation
     self.sender = sender
+    self.order = order
     self.message = message
   }
 }
@@ -34,12 +38,16 @@ public enum ControlMessage: Hashable, Sendable {
   case checkpointWritten(CheckpointPart)
   case checkpointFailed(step: Step, reason: String)
   case heartbeat(Heartbeat)
-  /// The worker was asked to go (SIGTERM): the coordinator drains the run.
+  /// The worker was asked to go (SIGTERM): it is let go when others hold what it held.
   case leaving(reason: String)
   /// The worker cannot go on; the kind decides whether trying again can help, the reason is for the user.
   case failed(kind: FailureKind, reason: String)
   /// What the worker did, when the welcome asked for it.
   case traced(Traced)
+  /// Answers `regroup`: what the worker can give the new generation.
+  case standing(Standing)
+  /// The copy of state `step` that this worker was to make is complete in another worker's memory.
+  case copied(step: Step)
 
   // coordinator -> worker
   case welcome(Welcome)
@@ -49,9 +57,15 @@ public enum ControlMessage: Hashable, Sendable {
   case runStep(step: Step)
   case update(Update)
   case evaluate(step: Step)
+  /// Write state `step`, which is held, as a checkpoint: answered by the part alone.
+  case save(step: Step)
   /// The manifest of `step` is in place.
   case checkpointCommitted(step: Step)
-  case coordinatorHeartbeat
+  case coordinatorHeartbeat(CoordinatorHeartbeat)
+  /// A new generation begins: abandon the step, answer `standing`.
+  case regroup
+  /// The coordinator does not know this connection: say hello.
+  case introduce
   case stop(Stop)
   /// Answered at once in `traced`: when did this arrive by the worker's clock?
   case clockQuestion(sentNanoseconds: UInt64)
@@ -90,7 +104,7 @@ public struct Hello: Hashable, Sendable {
   /// Measured when joining: what the planner weighs stages and leaves by.
   public var gigaflopsPerSecond: Double
   public var dataEndpoint: String
-  public static let currentProtocol: UInt32 = 1
+  public static let currentProtocol: UInt32 = 2
   public init(
     protocolVersion: UInt32 = Hello.currentProtocol, worker: WorkerID?, host: String, processID: Int32, threads: UInt32,
     memoryLimitBytes: UInt64, deviceFingerprint: String, gigaflopsPerSecond: Double, dataEndpoint: String
@@ -136,16 +150,28 @@ public struct Peer: Hashable, Sendable {
   }
 }
 
-/// Begin a generation: take a place, load state, answer `ready`.
+/// Begin a generation: take a place, get its state, give others theirs, answer `ready`.
 public struct Prepare: Hashable, Sendable {
   public var plan: Plan
   public var peers: [Peer]
-  /// State to start from: step 0 is made from the seed, others are loaded from `checkpoints/`.
+  /// State to start from.
   public var fromStep: Step
-  public init(plan: Plan, peers: [Peer], fromStep: Step) {
+  public var origin: StateOrigin
+  /// Whoever holds the state before `fromStep` with sums applies their update first, with this sum of squares of the
+  /// whole gradient.
+  public var gradientSumOfSquares: Double?
+  /// Positions of the sample stream that no step uses.
+  public var skipped: [Range<UInt64>]
+  public init(
+    plan: Plan, peers: [Peer], fromStep: Step, origin: StateOrigin, gradientSumOfSquares: Double? = nil,
+    skipped: [Range<UInt64>] = []
+  ) {
     self.plan = plan
     self.peers = peers
     self.fromStep = fromStep
+    self.origin = origin
+    self.gradientSumOfSquares = gradientSumOfSquares
+    self.skipped = skipped
   }
 }
 
@@ -201,21 +227,24 @@ public struct Reduced: Hashable, Sendable {
   }
 }
 
-/// Everything is summed: apply the optimizer.
+/// Everything is summed and the step is committed: apply the optimizer.
 public struct Update: Hashable, Sendable {
   public var step: Step
   /// Sum of squares of the whole gradient, added in tensor order.
   public var gradientSumOfSquares: Double
   /// After the update, snapshot the state (now step + 1) and write it as a checkpoint.
   public var checkpoint: Bool
-  public init(step: Step, gradientSumOfSquares: Double, checkpoint: Bool) {
+  /// After the update, copy the state into the memory of the worker's buddy (``Plan/buddy(of:)``).
+  public var copy: Bool
+  public init(step: Step, gradientSumOfSquares: Double, checkpoint: Bool, copy: Bool = false) {
     self.step = step
     self.gradientSumOfSquares = gradientSumOfSquares
     self.checkpoint = checkpoint
+    self.copy = copy
   }
 }
 
-/// The worker holds state step + 1. When all do, the step is committed.
+/// The worker holds state step + 1.
 public struct Updated: Hashable, Sendable {
   public var step: Step
   public var phases: PhaseSeconds
@@ -283,7 +312,12 @@ public struct Heartbeat: Hashable, Sendable {
   public var phase: String
   public var microbatchesPerSecond: Double
   public var memoryBytes: UInt64
-  public init(progress: UInt64, step: Step, phase: String, microbatchesPerSecond: Double, memoryBytes: UInt64) {
+  /// The newest order of its generation that the worker has; 0 for none.
+  public var order: UInt64
+  public init(
+    progress: UInt64, step: Step, phase: String, microbatchesPerSecond: Double, memoryBytes: UInt64, order: UInt64 = 0
+  ) {
+    self.order = order
     self.progress = progress
     self.step = step
     self.phase = phase

@@ -16,6 +16,7 @@ extension Envelope {
     case .candidate: proto.senderKind = .candidate
     case .observer: proto.senderKind = .observer
     }
+    proto.order = order
     proto.message = message.proto
     do {
       return try proto.serializedBytes()
@@ -50,7 +51,8 @@ extension Envelope {
     self.init(
       run: try Self.checkedRun(proto.run, sender: sender),
       generation: Generation(try WireLimits.number(proto.generation, "generation", atMost: WireLimits.count)),
-      sender: sender, message: try ControlMessage(message))
+      sender: sender, order: try WireLimits.number(proto.order, "order", atMost: WireLimits.count),
+      message: try ControlMessage(message))
   }
 
   private static func checkedRun(_ text: String, sender: Sender) throws(WireError) -> RunID {
@@ -85,14 +87,19 @@ extension ControlMessage {
     case .leaving(let reason): .leaving(.init(reason))
     case .failed(let kind, let reason): .failed(.init(kind, reason))
     case .traced(let value): .traced(value.proto)
+    case .standing(let value): .standing(value.proto)
+    case .copied(let step): .copied(.with { $0.step = step })
     case .welcome(let value): .welcome(value.proto)
     case .refused(let reason): .refused(.init(reason))
     case .prepare(let value): .prepare(value.proto)
     case .runStep(let step): .runStep(.with { $0.step = step })
     case .update(let value): .update(value.proto)
     case .evaluate(let step): .evaluate(.with { $0.step = step })
+    case .save(let step): .save(.with { $0.step = step })
     case .checkpointCommitted(let step): .checkpointCommitted(.with { $0.step = step })
-    case .coordinatorHeartbeat: .coordinatorHeartbeat(.init())
+    case .coordinatorHeartbeat(let value): .coordinatorHeartbeat(value.proto)
+    case .regroup: .regroup(.init())
+    case .introduce: .introduce(.init())
     case .stop(let value): .stop(value.proto)
     case .clockQuestion(let sent): .clockQuestion(.with { $0.sentNanoseconds = sent })
     case .statusRequest: .statusRequest(.init())
@@ -119,15 +126,20 @@ extension ControlMessage {
         kind: try value.checkedKind(),
         reason: try WireLimits.text(value.reason, "failed.reason", atMost: WireLimits.reasonBytes))
     case .traced(let value): self = .traced(try Traced(value))
+    case .standing(let value): self = .standing(try Standing(value))
+    case .copied(let value): self = .copied(step: try WireLimits.step(value.step, "copied.step"))
     case .welcome(let value): self = .welcome(try Welcome(value))
     case .refused(let value): self = .refused(reason: try value.checked("refused.reason"))
     case .prepare(let value): self = .prepare(try Prepare(value))
     case .runStep(let value): self = .runStep(step: try WireLimits.step(value.step, "runStep.step"))
     case .update(let value): self = .update(try Update(value))
     case .evaluate(let value): self = .evaluate(step: try WireLimits.step(value.step, "evaluate.step"))
+    case .save(let value): self = .save(step: try WireLimits.step(value.step, "save.step"))
     case .checkpointCommitted(let value):
       self = .checkpointCommitted(step: try WireLimits.step(value.step, "checkpointCommitted.step"))
-    case .coordinatorHeartbeat: self = .coordinatorHeartbeat
+    case .coordinatorHeartbeat(let value): self = .coordinatorHeartbeat(try CoordinatorHeartbeat(value))
+    case .regroup: self = .regroup
+    case .introduce: self = .introduce
     case .stop(let value): self = .stop(try Stop(value))
     case .clockQuestion(let value):
       self = .clockQuestion(

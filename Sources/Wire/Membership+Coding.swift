@@ -62,6 +62,10 @@ extension Prepare {
         }
       }
       $0.fromStep = fromStep
+      $0.origin = origin.proto
+      $0.holders = origin.holders
+      if let gradientSumOfSquares { $0.gradientSumOfSquares = gradientSumOfSquares }
+      $0.skipped = skipped.map(Transfusion_Wire_SampleRange.init)
     }
   }
   init(_ proto: Transfusion_Wire_Prepare) throws(WireError) {
@@ -85,7 +89,11 @@ extension Prepare {
           publicKey: [UInt8](peer.publicKey)))
     }
     self.init(
-      plan: try Plan(proto.plan), peers: peers, fromStep: try WireLimits.step(proto.fromStep, "prepare.fromStep"))
+      plan: try Plan(proto.plan), peers: peers, fromStep: try WireLimits.step(proto.fromStep, "prepare.fromStep"),
+      origin: try StateOrigin(proto.origin, proto.holders),
+      gradientSumOfSquares: proto.hasGradientSumOfSquares
+        ? try WireLimits.measure(proto.gradientSumOfSquares, "prepare.gradientSumOfSquares") : nil,
+      skipped: try Transfusion_Wire_SampleRange.checked(proto.skipped))
   }
 }
 
@@ -113,6 +121,7 @@ extension Heartbeat {
       $0.phase = WireLimits.cut(phase, toBytes: WireLimits.nameBytes)
       $0.microbatchesPerSecond = microbatchesPerSecond
       $0.memoryBytes = memoryBytes
+      $0.order = order
     }
   }
   init(_ proto: Transfusion_Wire_Heartbeat) throws(WireError) {
@@ -121,7 +130,8 @@ extension Heartbeat {
       step: try WireLimits.step(proto.step, "heartbeat.step"),
       phase: try WireLimits.text(proto.phase, "heartbeat.phase"),
       microbatchesPerSecond: try WireLimits.measure(proto.microbatchesPerSecond, "heartbeat.microbatchesPerSecond"),
-      memoryBytes: try WireLimits.number(proto.memoryBytes, "heartbeat.memoryBytes", atMost: WireLimits.count))
+      memoryBytes: try WireLimits.number(proto.memoryBytes, "heartbeat.memoryBytes", atMost: WireLimits.count),
+      order: try WireLimits.number(proto.order, "heartbeat.order", atMost: WireLimits.count))
   }
 }
 

@@ -68,7 +68,7 @@ extension Plan {
 }
 
 extension Transfusion_Wire_Range {
-  fileprivate init(_ range: Range<Int>) {
+  init(_ range: Range<Int>) {
     self.init()
     lower = UInt32(clamping: range.lowerBound)
     upper = UInt32(clamping: range.upperBound)

@@ -63,13 +63,14 @@ extension Update {
       $0.step = step
       $0.gradientSumOfSquares = gradientSumOfSquares
       $0.checkpoint = checkpoint
+      $0.copy = copy
     }
   }
   init(_ proto: Transfusion_Wire_Update) throws(WireError) {
     self.init(
       step: try WireLimits.step(proto.step, "update.step"),
       gradientSumOfSquares: try WireLimits.trainingSum(proto.gradientSumOfSquares, "update.gradientSumOfSquares"),
-      checkpoint: proto.checkpoint)
+      checkpoint: proto.checkpoint, copy: proto.copy)
   }
 }
 

@@ -20,6 +20,8 @@ public enum WireLimits {
   public static let tensorRank = 8
   /// Spans of one trace report: with at most 40 bytes each far below ``messageBytes``.
   public static let spans = 65_536
+  /// Copies of states in one worker's memory.
+  public static let copies = 1_024
   public static let threads: UInt32 = 65_536
   /// Model units, leaves, microbatch and tensor indices.
   public static let index: UInt32 = 1 << 24

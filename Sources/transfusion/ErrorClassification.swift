@@ -71,7 +71,7 @@ extension WorkerError {
     case .notLetIn(let error): error.status
     case .refused: .protocol
     case .coordinatorLost: .requeue
-    case .stopped, .step: .software
+    case .stopped, .overtaken, .step: .software
     case .data: .data
     }
   }

@@ -133,6 +133,29 @@ import Testing
     #expect(result.errors.contains("not authorised"), "\(result.text)")
   }
 
+  /// The run goes on without whoever was struck off, and ends in the same bits.
+  @Test(.timeLimit(.minutes(3))) func aRunGoesOnWithoutARevokedWorker() throws {
+    let folder = try TemporaryFolder()
+    let keys = Keys(folder: folder)
+    let configuration = try TinyRun.configuration(in: folder)
+    let set = ["run.steps=80", "validation.every=0", "checkpoint.every=1000"]
+    try TinyRun.train(folder.path("plain"), configuration: configuration, workers: 1, set: set)
+    for name in ["coordinator", "ann", "bob"] { try keys.generate(name) }
+    let run = folder.path("run")
+    for name in ["ann", "bob"] { try keys.authorize(run, name) }
+    let (coordinator, address) = try keys.coordinator(run, configuration: configuration, workers: 2, set: set)
+    let ann = try keys.start(keys.join(address, "ann"))
+    let bob = try keys.start(keys.join(address, "bob"))
+    #expect(coordinator.waitUntil(seconds: 60) { TinyRun.committedSteps(run) >= 5 }, "\(coordinator.errorsSoFar)")
+    #expect(try keys.run(["keys", "revoke", run, "ann"]).code == 0)
+    #expect(TinyRun.committedSteps(run) < 75, "the run was over before the key was revoked")
+    let (first, second, last) = (ann.wait(seconds: 60), bob.wait(seconds: 90), coordinator.wait(seconds: 30))
+    #expect(first.code == 77, "\(first.text)")
+    #expect(second.code == 0, "\(second.text)")
+    #expect(last.code == 0 && last.errors.contains("revoked"), "\(last.text)")
+    #expect(try TinyRun.digest(run) == TinyRun.digest(folder.path("plain")))
+  }
+
   @Test func badKeyFilesAreRefusedWithAReason() throws {
     let folder = try TemporaryFolder()
     let keys = Keys(folder: folder)

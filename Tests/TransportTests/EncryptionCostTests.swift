@@ -6,7 +6,8 @@ import Transport
 /// What encryption costs on this machine, beside the same transfer in plain text.
 @Suite(.timeLimit(.minutes(2)), .serialized) struct EncryptionCostTests {
   @Test func throughputWithAndWithout() throws {
-    var speeds: [Double] = []
+    // By the processor's time, so that it does not matter who else is at work.
+    var secondsPerGigabyte: [Double] = []
     for encrypted in [false, true] {
       let pairs = try (0..<2).map { _ in try KeyPair.generate() }
       let planes = try pairs.map {
@@ -24,14 +25,16 @@ import Transport
       let frame = [UInt8](repeating: 1, count: 64 << 20)
       try planes[0].sendBytes(key(0), to: workers[1], [1])
       _ = try planes[1].receiveBytes(key(0), from: workers[0], 1)
-      let start = ContinuousClock().now
+      let start = clock()
       for round in 1...4 {
         try planes[0].sendBytes(key(Step(round)), to: workers[1], frame)
         #expect(try planes[1].receiveBytes(key(Step(round)), from: workers[0], frame.count) == frame)
       }
-      speeds.append(4 * Double(frame.count) / ((ContinuousClock().now - start) / .seconds(1)))
+      secondsPerGigabyte.append(Double(clock() - start) / Double(CLOCKS_PER_SEC) / (4 * Double(frame.count) / 1e9))
     }
-    print(String(format: "plain %.0f MB/s, encrypted %.0f MB/s over loopback", speeds[0] / 1e6, speeds[1] / 1e6))
-    #expect(speeds[1] > 20e6)
+    let text = secondsPerGigabyte.map { String(format: "%.2f", $0) }
+    print("both ends together: plain \(text[0]) processor seconds a GB, encrypted \(text[1])")
+    // Ten times what it is where it was measured: a handshake for each message, say, would be more.
+    #expect(secondsPerGigabyte[1] < 60)
   }
 }

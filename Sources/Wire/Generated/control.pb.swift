@@ -164,6 +164,48 @@ nonisolated enum Transfusion_Wire_ScheduleKind: SwiftProtobuf.Enum, Swift.CaseIt
 
 }
 
+nonisolated enum Transfusion_Wire_StateOrigin: SwiftProtobuf.Enum, Swift.CaseIterable {
+  typealias RawValue = Int
+  case unspecified // = 0
+  case seed // = 1
+  case checkpoint // = 2
+  case members // = 3
+  case UNRECOGNIZED(Int)
+
+  init() {
+    self = .unspecified
+  }
+
+  init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .seed
+    case 2: self = .checkpoint
+    case 3: self = .members
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .seed: return 1
+    case .checkpoint: return 2
+    case .members: return 3
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  static let allCases: [Transfusion_Wire_StateOrigin] = [
+    .unspecified,
+    .seed,
+    .checkpoint,
+    .members,
+  ]
+
+}
+
 nonisolated enum Transfusion_Wire_Disposition: SwiftProtobuf.Enum, Swift.CaseIterable {
   typealias RawValue = Int
   case unspecified // = 0
@@ -298,6 +340,10 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
   /// Meaningful for SENDER_KIND_WORKER only.
   var senderWorker: UInt32 = 0
 
+  /// From the coordinator: the number of this order in its generation; 0 asks for nothing. From a worker: the order
+  /// that this answers.
+  var order: UInt64 = 0
+
   var message: Transfusion_Wire_Envelope.OneOf_Message? = nil
 
   var hello: Transfusion_Wire_Hello {
@@ -388,6 +434,22 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     set {message = .traced(newValue)}
   }
 
+  var standing: Transfusion_Wire_Standing {
+    get {
+      if case .standing(let v)? = message {return v}
+      return Transfusion_Wire_Standing()
+    }
+    set {message = .standing(newValue)}
+  }
+
+  var copied: Transfusion_Wire_StepOnly {
+    get {
+      if case .copied(let v)? = message {return v}
+      return Transfusion_Wire_StepOnly()
+    }
+    set {message = .copied(newValue)}
+  }
+
   var welcome: Transfusion_Wire_Welcome {
     get {
       if case .welcome(let v)? = message {return v}
@@ -444,10 +506,10 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     set {message = .checkpointCommitted(newValue)}
   }
 
-  var coordinatorHeartbeat: Transfusion_Wire_Nothing {
+  var coordinatorHeartbeat: Transfusion_Wire_CoordinatorHeartbeat {
     get {
       if case .coordinatorHeartbeat(let v)? = message {return v}
-      return Transfusion_Wire_Nothing()
+      return Transfusion_Wire_CoordinatorHeartbeat()
     }
     set {message = .coordinatorHeartbeat(newValue)}
   }
@@ -466,6 +528,30 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
       return Transfusion_Wire_ClockQuestion()
     }
     set {message = .clockQuestion(newValue)}
+  }
+
+  var regroup: Transfusion_Wire_Nothing {
+    get {
+      if case .regroup(let v)? = message {return v}
+      return Transfusion_Wire_Nothing()
+    }
+    set {message = .regroup(newValue)}
+  }
+
+  var introduce: Transfusion_Wire_Nothing {
+    get {
+      if case .introduce(let v)? = message {return v}
+      return Transfusion_Wire_Nothing()
+    }
+    set {message = .introduce(newValue)}
+  }
+
+  var save: Transfusion_Wire_StepOnly {
+    get {
+      if case .save(let v)? = message {return v}
+      return Transfusion_Wire_StepOnly()
+    }
+    set {message = .save(newValue)}
   }
 
   var statusRequest: Transfusion_Wire_Nothing {
@@ -498,6 +584,8 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     case leaving(Transfusion_Wire_Reason)
     case failed(Transfusion_Wire_Failure)
     case traced(Transfusion_Wire_Traced)
+    case standing(Transfusion_Wire_Standing)
+    case copied(Transfusion_Wire_StepOnly)
     case welcome(Transfusion_Wire_Welcome)
     case refused(Transfusion_Wire_Reason)
     case prepare(Transfusion_Wire_Prepare)
@@ -505,9 +593,12 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
     case update(Transfusion_Wire_Update)
     case evaluate(Transfusion_Wire_StepOnly)
     case checkpointCommitted(Transfusion_Wire_StepOnly)
-    case coordinatorHeartbeat(Transfusion_Wire_Nothing)
+    case coordinatorHeartbeat(Transfusion_Wire_CoordinatorHeartbeat)
     case stop(Transfusion_Wire_Stop)
     case clockQuestion(Transfusion_Wire_ClockQuestion)
+    case regroup(Transfusion_Wire_Nothing)
+    case introduce(Transfusion_Wire_Nothing)
+    case save(Transfusion_Wire_StepOnly)
     case statusRequest(Transfusion_Wire_Nothing)
     case status(Transfusion_Wire_Status)
 
@@ -684,6 +775,80 @@ nonisolated struct Transfusion_Wire_Peer: Sendable {
   init() {}
 }
 
+/// Tensors by their place in the model's canonical order.
+nonisolated struct Transfusion_Wire_HeldState: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var step: UInt64 = 0
+
+  var parameters: [Transfusion_Wire_Range] = []
+
+  var moments: [Transfusion_Wire_Range] = []
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+/// What a worker can give a new generation.
+nonisolated struct Transfusion_Wire_Standing: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var live: Transfusion_Wire_HeldState {
+    get {_live ?? Transfusion_Wire_HeldState()}
+    set {_live = newValue}
+  }
+  /// Returns true if `live` has been explicitly set.
+  var hasLive: Bool {self._live != nil}
+  /// Clears the value of `live`. Subsequent reads from it will return its default value.
+  mutating func clearLive() {self._live = nil}
+
+  /// The sums of the step after the live state are complete for the tensors whose moments are held.
+  var hasSums_p: Bool = false
+
+  var copies: [Transfusion_Wire_HeldState] = []
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+
+  fileprivate var _live: Transfusion_Wire_HeldState? = nil
+}
+
+nonisolated struct Transfusion_Wire_Holder: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var worker: UInt32 = 0
+
+  var parameters: [Transfusion_Wire_Range] = []
+
+  var moments: [Transfusion_Wire_Range] = []
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
+nonisolated struct Transfusion_Wire_SampleRange: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var first: UInt64 = 0
+
+  var next: UInt64 = 0
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
 nonisolated struct Transfusion_Wire_Prepare: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -702,11 +867,54 @@ nonisolated struct Transfusion_Wire_Prepare: Sendable {
 
   var fromStep: UInt64 = 0
 
+  var origin: Transfusion_Wire_StateOrigin = .unspecified
+
+  /// With STATE_ORIGIN_MEMBERS: who holds which tensors of the state.
+  var holders: [Transfusion_Wire_Holder] = []
+
+  /// Whoever holds the state before with sums applies the update with this sum of squares first.
+  var gradientSumOfSquares: Double {
+    get {_gradientSumOfSquares ?? 0}
+    set {_gradientSumOfSquares = newValue}
+  }
+  /// Returns true if `gradientSumOfSquares` has been explicitly set.
+  var hasGradientSumOfSquares: Bool {self._gradientSumOfSquares != nil}
+  /// Clears the value of `gradientSumOfSquares`. Subsequent reads from it will return its default value.
+  mutating func clearGradientSumOfSquares() {self._gradientSumOfSquares = nil}
+
+  var skipped: [Transfusion_Wire_SampleRange] = []
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
 
   fileprivate var _plan: Transfusion_Wire_Plan? = nil
+  fileprivate var _gradientSumOfSquares: Double? = nil
+}
+
+nonisolated struct Transfusion_Wire_CoordinatorHeartbeat: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The order whose answer is missing; 0 when none is.
+  var awaitedOrder: UInt64 = 0
+
+  /// The checkpoint whose part is missing.
+  var awaitedPart: UInt64 {
+    get {_awaitedPart ?? 0}
+    set {_awaitedPart = newValue}
+  }
+  /// Returns true if `awaitedPart` has been explicitly set.
+  var hasAwaitedPart: Bool {self._awaitedPart != nil}
+  /// Clears the value of `awaitedPart`. Subsequent reads from it will return its default value.
+  mutating func clearAwaitedPart() {self._awaitedPart = nil}
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+
+  fileprivate var _awaitedPart: UInt64? = nil
 }
 
 nonisolated struct Transfusion_Wire_Ready: Sendable {
@@ -785,6 +993,9 @@ nonisolated struct Transfusion_Wire_Update: Sendable {
   var gradientSumOfSquares: Double = 0
 
   var checkpoint: Bool = false
+
+  /// After the update, copy the state into another worker's memory.
+  var copy: Bool = false
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -919,6 +1130,9 @@ nonisolated struct Transfusion_Wire_Heartbeat: Sendable {
 
   var memoryBytes: UInt64 = 0
 
+  /// The newest order of this generation that has arrived.
+  var order: UInt64 = 0
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
@@ -1047,6 +1261,10 @@ nonisolated extension Transfusion_Wire_ScheduleKind: SwiftProtobuf._ProtoNamePro
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0SCHEDULE_KIND_UNSPECIFIED\0\u{1}SCHEDULE_KIND_GPIPE\0\u{1}SCHEDULE_KIND_ONE_FORWARD_ONE_BACKWARD\0")
 }
 
+nonisolated extension Transfusion_Wire_StateOrigin: SwiftProtobuf._ProtoNameProviding {
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STATE_ORIGIN_UNSPECIFIED\0\u{1}STATE_ORIGIN_SEED\0\u{1}STATE_ORIGIN_CHECKPOINT\0\u{1}STATE_ORIGIN_MEMBERS\0")
+}
+
 nonisolated extension Transfusion_Wire_Disposition: SwiftProtobuf._ProtoNameProviding {
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0DISPOSITION_UNSPECIFIED\0\u{1}DISPOSITION_DONE\0\u{1}DISPOSITION_REQUEUE\0\u{1}DISPOSITION_FAILED\0")
 }
@@ -1057,7 +1275,7 @@ nonisolated extension Transfusion_Wire_TraceActivity: SwiftProtobuf._ProtoNamePr
 
 nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Envelope"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}run\0\u{1}generation\0\u{3}sender_kind\0\u{3}sender_worker\0\u{2}\u{6}hello\0\u{1}ready\0\u{1}reduced\0\u{1}updated\0\u{1}evaluated\0\u{3}checkpoint_written\0\u{3}checkpoint_failed\0\u{1}heartbeat\0\u{1}leaving\0\u{1}failed\0\u{1}traced\0\u{2}\u{a}welcome\0\u{1}refused\0\u{1}prepare\0\u{3}run_step\0\u{1}update\0\u{1}evaluate\0\u{3}checkpoint_committed\0\u{3}coordinator_heartbeat\0\u{1}stop\0\u{3}clock_question\0\u{4}\u{b}status_request\0\u{1}status\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}run\0\u{1}generation\0\u{3}sender_kind\0\u{3}sender_worker\0\u{1}order\0\u{2}\u{5}hello\0\u{1}ready\0\u{1}reduced\0\u{1}updated\0\u{1}evaluated\0\u{3}checkpoint_written\0\u{3}checkpoint_failed\0\u{1}heartbeat\0\u{1}leaving\0\u{1}failed\0\u{1}traced\0\u{1}standing\0\u{1}copied\0\u{2}\u{8}welcome\0\u{1}refused\0\u{1}prepare\0\u{3}run_step\0\u{1}update\0\u{1}evaluate\0\u{3}checkpoint_committed\0\u{3}coordinator_heartbeat\0\u{1}stop\0\u{3}clock_question\0\u{1}regroup\0\u{1}introduce\0\u{1}save\0\u{4}\u{8}status_request\0\u{1}status\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1069,6 +1287,7 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
       case 3: try { try decoder.decodeSingularEnumField(value: &self.senderKind) }()
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.senderWorker) }()
+      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.order) }()
       case 10: try {
         var v: Transfusion_Wire_Hello?
         var hadOneofValue = false
@@ -1212,6 +1431,32 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
           self.message = .traced(v)
         }
       }()
+      case 21: try {
+        var v: Transfusion_Wire_Standing?
+        var hadOneofValue = false
+        if let current = self.message {
+          hadOneofValue = true
+          if case .standing(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.message = .standing(v)
+        }
+      }()
+      case 22: try {
+        var v: Transfusion_Wire_StepOnly?
+        var hadOneofValue = false
+        if let current = self.message {
+          hadOneofValue = true
+          if case .copied(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.message = .copied(v)
+        }
+      }()
       case 30: try {
         var v: Transfusion_Wire_Welcome?
         var hadOneofValue = false
@@ -1304,7 +1549,7 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
         }
       }()
       case 37: try {
-        var v: Transfusion_Wire_Nothing?
+        var v: Transfusion_Wire_CoordinatorHeartbeat?
         var hadOneofValue = false
         if let current = self.message {
           hadOneofValue = true
@@ -1340,6 +1585,45 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
         if let v = v {
           if hadOneofValue {try decoder.handleConflictingOneOf()}
           self.message = .clockQuestion(v)
+        }
+      }()
+      case 40: try {
+        var v: Transfusion_Wire_Nothing?
+        var hadOneofValue = false
+        if let current = self.message {
+          hadOneofValue = true
+          if case .regroup(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.message = .regroup(v)
+        }
+      }()
+      case 41: try {
+        var v: Transfusion_Wire_Nothing?
+        var hadOneofValue = false
+        if let current = self.message {
+          hadOneofValue = true
+          if case .introduce(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.message = .introduce(v)
+        }
+      }()
+      case 42: try {
+        var v: Transfusion_Wire_StepOnly?
+        var hadOneofValue = false
+        if let current = self.message {
+          hadOneofValue = true
+          if case .save(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.message = .save(v)
         }
       }()
       case 50: try {
@@ -1390,6 +1674,9 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
     if self.senderWorker != 0 {
       try visitor.visitSingularUInt32Field(value: self.senderWorker, fieldNumber: 4)
     }
+    if self.order != 0 {
+      try visitor.visitSingularUInt64Field(value: self.order, fieldNumber: 5)
+    }
     switch self.message {
     case .hello?: try {
       guard case .hello(let v)? = self.message else { preconditionFailure() }
@@ -1435,6 +1722,14 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
       guard case .traced(let v)? = self.message else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 20)
     }()
+    case .standing?: try {
+      guard case .standing(let v)? = self.message else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
+    }()
+    case .copied?: try {
+      guard case .copied(let v)? = self.message else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 22)
+    }()
     case .welcome?: try {
       guard case .welcome(let v)? = self.message else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 30)
@@ -1475,6 +1770,18 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
       guard case .clockQuestion(let v)? = self.message else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 39)
     }()
+    case .regroup?: try {
+      guard case .regroup(let v)? = self.message else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    }()
+    case .introduce?: try {
+      guard case .introduce(let v)? = self.message else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
+    }()
+    case .save?: try {
+      guard case .save(let v)? = self.message else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
+    }()
     case .statusRequest?: try {
       guard case .statusRequest(let v)? = self.message else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 50)
@@ -1493,6 +1800,7 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
     if lhs.generation != rhs.generation {return false}
     if lhs.senderKind != rhs.senderKind {return false}
     if lhs.senderWorker != rhs.senderWorker {return false}
+    if lhs.order != rhs.order {return false}
     if lhs.message != rhs.message {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -1887,9 +2195,168 @@ nonisolated extension Transfusion_Wire_Peer: SwiftProtobuf.Message, SwiftProtobu
   }
 }
 
+nonisolated extension Transfusion_Wire_HeldState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".HeldState"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}parameters\0\u{1}moments\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.parameters) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.moments) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.step != 0 {
+      try visitor.visitSingularUInt64Field(value: self.step, fieldNumber: 1)
+    }
+    if !self.parameters.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.parameters, fieldNumber: 2)
+    }
+    if !self.moments.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.moments, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_HeldState, rhs: Transfusion_Wire_HeldState) -> Bool {
+    if lhs.step != rhs.step {return false}
+    if lhs.parameters != rhs.parameters {return false}
+    if lhs.moments != rhs.moments {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_Standing: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Standing"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}live\0\u{3}has_sums\0\u{1}copies\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._live) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.hasSums_p) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.copies) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._live {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if self.hasSums_p != false {
+      try visitor.visitSingularBoolField(value: self.hasSums_p, fieldNumber: 2)
+    }
+    if !self.copies.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.copies, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_Standing, rhs: Transfusion_Wire_Standing) -> Bool {
+    if lhs._live != rhs._live {return false}
+    if lhs.hasSums_p != rhs.hasSums_p {return false}
+    if lhs.copies != rhs.copies {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_Holder: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".Holder"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}worker\0\u{1}parameters\0\u{1}moments\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.worker) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.parameters) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.moments) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.worker != 0 {
+      try visitor.visitSingularUInt32Field(value: self.worker, fieldNumber: 1)
+    }
+    if !self.parameters.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.parameters, fieldNumber: 2)
+    }
+    if !self.moments.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.moments, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_Holder, rhs: Transfusion_Wire_Holder) -> Bool {
+    if lhs.worker != rhs.worker {return false}
+    if lhs.parameters != rhs.parameters {return false}
+    if lhs.moments != rhs.moments {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_SampleRange: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".SampleRange"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}first\0\u{1}next\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.first) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.next) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.first != 0 {
+      try visitor.visitSingularUInt64Field(value: self.first, fieldNumber: 1)
+    }
+    if self.next != 0 {
+      try visitor.visitSingularUInt64Field(value: self.next, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_SampleRange, rhs: Transfusion_Wire_SampleRange) -> Bool {
+    if lhs.first != rhs.first {return false}
+    if lhs.next != rhs.next {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension Transfusion_Wire_Prepare: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Prepare"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}plan\0\u{1}peers\0\u{3}from_step\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}plan\0\u{1}peers\0\u{3}from_step\0\u{1}origin\0\u{1}holders\0\u{3}gradient_sum_of_squares\0\u{1}skipped\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1900,6 +2367,10 @@ nonisolated extension Transfusion_Wire_Prepare: SwiftProtobuf.Message, SwiftProt
       case 1: try { try decoder.decodeSingularMessageField(value: &self._plan) }()
       case 2: try { try decoder.decodeRepeatedMessageField(value: &self.peers) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.fromStep) }()
+      case 4: try { try decoder.decodeSingularEnumField(value: &self.origin) }()
+      case 5: try { try decoder.decodeRepeatedMessageField(value: &self.holders) }()
+      case 6: try { try decoder.decodeSingularDoubleField(value: &self._gradientSumOfSquares) }()
+      case 7: try { try decoder.decodeRepeatedMessageField(value: &self.skipped) }()
       default: break
       }
     }
@@ -1919,6 +2390,18 @@ nonisolated extension Transfusion_Wire_Prepare: SwiftProtobuf.Message, SwiftProt
     if self.fromStep != 0 {
       try visitor.visitSingularUInt64Field(value: self.fromStep, fieldNumber: 3)
     }
+    if self.origin != .unspecified {
+      try visitor.visitSingularEnumField(value: self.origin, fieldNumber: 4)
+    }
+    if !self.holders.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.holders, fieldNumber: 5)
+    }
+    try { if let v = self._gradientSumOfSquares {
+      try visitor.visitSingularDoubleField(value: v, fieldNumber: 6)
+    } }()
+    if !self.skipped.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.skipped, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1926,6 +2409,49 @@ nonisolated extension Transfusion_Wire_Prepare: SwiftProtobuf.Message, SwiftProt
     if lhs._plan != rhs._plan {return false}
     if lhs.peers != rhs.peers {return false}
     if lhs.fromStep != rhs.fromStep {return false}
+    if lhs.origin != rhs.origin {return false}
+    if lhs.holders != rhs.holders {return false}
+    if lhs._gradientSumOfSquares != rhs._gradientSumOfSquares {return false}
+    if lhs.skipped != rhs.skipped {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_CoordinatorHeartbeat: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".CoordinatorHeartbeat"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}awaited_order\0\u{3}awaited_part\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.awaitedOrder) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self._awaitedPart) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.awaitedOrder != 0 {
+      try visitor.visitSingularUInt64Field(value: self.awaitedOrder, fieldNumber: 1)
+    }
+    try { if let v = self._awaitedPart {
+      try visitor.visitSingularUInt64Field(value: v, fieldNumber: 2)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_CoordinatorHeartbeat, rhs: Transfusion_Wire_CoordinatorHeartbeat) -> Bool {
+    if lhs.awaitedOrder != rhs.awaitedOrder {return false}
+    if lhs._awaitedPart != rhs._awaitedPart {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2098,7 +2624,7 @@ nonisolated extension Transfusion_Wire_Reduced: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Transfusion_Wire_Update: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Update"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{3}gradient_sum_of_squares\0\u{1}checkpoint\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{3}gradient_sum_of_squares\0\u{1}checkpoint\0\u{1}copy\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2109,6 +2635,7 @@ nonisolated extension Transfusion_Wire_Update: SwiftProtobuf.Message, SwiftProto
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.step) }()
       case 2: try { try decoder.decodeSingularDoubleField(value: &self.gradientSumOfSquares) }()
       case 3: try { try decoder.decodeSingularBoolField(value: &self.checkpoint) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.copy) }()
       default: break
       }
     }
@@ -2124,6 +2651,9 @@ nonisolated extension Transfusion_Wire_Update: SwiftProtobuf.Message, SwiftProto
     if self.checkpoint != false {
       try visitor.visitSingularBoolField(value: self.checkpoint, fieldNumber: 3)
     }
+    if self.copy != false {
+      try visitor.visitSingularBoolField(value: self.copy, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2131,6 +2661,7 @@ nonisolated extension Transfusion_Wire_Update: SwiftProtobuf.Message, SwiftProto
     if lhs.step != rhs.step {return false}
     if lhs.gradientSumOfSquares != rhs.gradientSumOfSquares {return false}
     if lhs.checkpoint != rhs.checkpoint {return false}
+    if lhs.copy != rhs.copy {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2402,7 +2933,7 @@ nonisolated extension Transfusion_Wire_CheckpointFailed: SwiftProtobuf.Message, 
 
 nonisolated extension Transfusion_Wire_Heartbeat: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Heartbeat"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}progress\0\u{1}step\0\u{1}phase\0\u{3}microbatches_per_second\0\u{3}memory_bytes\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}progress\0\u{1}step\0\u{1}phase\0\u{3}microbatches_per_second\0\u{3}memory_bytes\0\u{1}order\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2415,6 +2946,7 @@ nonisolated extension Transfusion_Wire_Heartbeat: SwiftProtobuf.Message, SwiftPr
       case 3: try { try decoder.decodeSingularStringField(value: &self.phase) }()
       case 4: try { try decoder.decodeSingularDoubleField(value: &self.microbatchesPerSecond) }()
       case 5: try { try decoder.decodeSingularUInt64Field(value: &self.memoryBytes) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.order) }()
       default: break
       }
     }
@@ -2436,6 +2968,9 @@ nonisolated extension Transfusion_Wire_Heartbeat: SwiftProtobuf.Message, SwiftPr
     if self.memoryBytes != 0 {
       try visitor.visitSingularUInt64Field(value: self.memoryBytes, fieldNumber: 5)
     }
+    if self.order != 0 {
+      try visitor.visitSingularUInt64Field(value: self.order, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2445,6 +2980,7 @@ nonisolated extension Transfusion_Wire_Heartbeat: SwiftProtobuf.Message, SwiftPr
     if lhs.phase != rhs.phase {return false}
     if lhs.microbatchesPerSecond != rhs.microbatchesPerSecond {return false}
     if lhs.memoryBytes != rhs.memoryBytes {return false}
+    if lhs.order != rhs.order {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

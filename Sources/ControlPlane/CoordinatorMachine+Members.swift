@@ -1,0 +1,165 @@
+import ClusterModel
+import Wire
+
+extension CoordinatorMachine {
+  // MARK: Time
+
+  mutating func tick() -> [CoordinatorDirective] {
+    state.now += 1
+    if case .stopping = state.phase { return [] }
+    var directives: [CoordinatorDirective] = []
+    if state.now.isMultiple(of: settings.limits.heartbeatTicks) {
+      for member in state.membership.sorted {
+        let heartbeat = CoordinatorHeartbeat(
+          awaitedOrder: owes(member.worker) ? state.order.number : 0,
+          awaitedPart: state.checkpoints.awaits(member.worker) ? state.checkpoints.stepInFlight : nil)
+        directives.append(.send(envelope(.coordinatorHeartbeat(heartbeat)), to: member.connection))
+      }
+    }
+    if case .assembling = state.phase {
+      if state.now.isMultiple(of: settings.limits.reminderTicks) {
+        let reason = state.waitingReason ?? "\(state.membership.count) of \(settings.expectedWorkers) are here"
+        directives.append(.log(.notice, "still waiting for workers: \(reason)"))
+      }
+      if let grace = state.graceTick, state.now >= grace { directives += assembled() }
+    }
+    if let late = state.checkpoints.late(now: state.now, ticks: settings.limits.stuckTicks) {
+      let seconds = Int(Double(settings.limits.stuckTicks) * settings.limits.tickSeconds)
+      return directives
+        + stop(
+          .storage,
+          "\(name(late.worker)) has not written its part of the checkpoint of step \(late.step) for \(seconds) s")
+    }
+    for member in state.membership.sorted {
+      guard let fault = failing(member) else { continue }
+      let generation = state.generation
+      if fault.isHanging {
+        // It lives: told to stop, it does so if it ever wakes up.
+        directives += send(.stop(Stop(disposition: .requeue, reason: fault.reason)), to: member.worker)
+      }
+      directives += lost(member.worker, fault.reason)
+      // Everybody has been asked something new: nobody else is late with that.
+      if state.generation != generation { break }
+    }
+    return directives
+  }
+
+  /// Phases in which a worker waits for others: standing still there is not its own fault.
+  static let waitingPhases: Set<String> = ["idle", "receive", "reduce", "gather", "wait"]
+
+  /// Whether a member has not been heard of for longer than is usual.
+  func isSuspected(_ member: Membership.Member) -> Bool {
+    state.now - member.lastHeardTick > settings.limits.suspectTicks
+  }
+
+  private func failing(_ member: Membership.Member) -> (reason: String, isHanging: Bool)? {
+    if state.now - member.lastHeardTick > settings.limits.deadTicks {
+      return ("silent for more than \(seconds(settings.limits.deadTicks)) s", false)
+    }
+    guard owes(member.worker) else { return nil }
+    let still = state.now - member.lastProgressTick
+    let isBusy = !Self.waitingPhases.contains(member.phase)
+    if isBusy, still > settings.limits.stuckTicks {
+      return ("hangs in \(member.phase): it lives but makes no progress", true)
+    }
+    // Nobody is busy and nobody moves: they wait for each other.
+    if still > 2 * settings.limits.stuckTicks {
+      return ("waits in \(member.phase) for something that never comes", true)
+    }
+    return nil
+  }
+
+  private func seconds(_ ticks: UInt64) -> String {
+    PlanReport.fixed(Double(ticks) * settings.limits.tickSeconds, 1)
+  }
+
+  /// Whether the coordinator waits for an answer of this worker to its newest order.
+  func owes(_ worker: WorkerID) -> Bool {
+    switch state.phase {
+    case .regrouping(let regrouping): regrouping.pending.contains(worker)
+    case .preparing(let ready): state.participants.contains(worker) && !ready.contains(worker)
+    case .evaluating(let barrier): state.places[worker] != nil && barrier.owes(worker)
+    case .stepping(let barrier): state.places[worker] != nil && barrier.owes(worker)
+    case .settling: state.order.message.isSave && state.checkpoints.awaits(worker)
+    case .assembling, .stopping, .finished: false
+    }
+  }
+
+  // MARK: Members that go
+
+  /// The worker cannot be counted on any more.
+  mutating func lost(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective] {
+    let text = "\(name(worker)): \(reason)"
+    let takesPart = state.participants.contains(worker)
+    remove(worker)
+    switch state.phase {
+    case .stopping, .finished: return []
+    case .settling where state.checkpoints.isCommitting: return []
+    case .assembling:
+      let log = CoordinatorDirective.log(.warning, "going on without \(text)")
+      guard state.hasFormed, state.membership.count == 0 else { return [log] }
+      return [log] + wait("all workers are gone")
+    case .regrouping(var regrouping):
+      regrouping.pending.remove(worker)
+      regrouping.standings[worker] = nil
+      state.phase = .regrouping(regrouping)
+      let log = CoordinatorDirective.log(.warning, "lost \(text)")
+      guard state.membership.count > 0 else { return [log] + reassemble("all workers are gone") }
+      return [log] + regrouped()
+    case .preparing, .evaluating, .stepping, .settling:
+      guard takesPart else { return [.log(.warning, "going on without \(text)")] }
+      // A spare that has said ready holds nothing that anybody waits for.
+      if case .preparing = state.phase {
+      } else if state.places[worker] == nil {
+        return [.log(.warning, "going on without \(text)")]
+      }
+      return regroup("lost \(text)")
+    }
+  }
+
+  /// A worker says that it cannot go on. What would happen again in a new generation must not end in one.
+  mutating func failed(_ worker: WorkerID, _ kind: FailureKind, _ reason: String) -> [CoordinatorDirective] {
+    let outcome: Outcome.Kind
+    switch kind {
+    case .peerLost:
+      switch state.phase {
+      case .preparing, .evaluating, .stepping, .settling:
+        return regroup("\(name(worker)) cannot reach a peer: \(reason)")
+      case .assembling, .regrouping, .stopping, .finished: return []
+      }
+    case .data: outcome = .data
+    case .configuration: outcome = .configuration
+    case .storage: outcome = .storage
+    case .software: outcome = .software
+    }
+    guard areWorkersNeeded, state.participants.contains(worker) else { return lost(worker, "failed: \(reason)") }
+    return stop(outcome, "\(name(worker)): \(reason)")
+  }
+
+  /// False once what is left to do is the coordinator's own work.
+  private var areWorkersNeeded: Bool {
+    switch state.phase {
+    case .stopping: false
+    case .settling: !state.checkpoints.isCommitting
+    case .assembling, .regrouping, .preparing, .evaluating, .stepping, .finished: true
+    }
+  }
+
+  /// A member wants to go. It stays until others hold what it holds; the last one takes the run with it.
+  mutating func leaving(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective] {
+    guard state.leavers[worker] == nil else { return [] }
+    switch state.phase {
+    case .stopping, .finished, .settling: return []
+    case .assembling: return release(worker, reason)
+    case .regrouping, .preparing, .evaluating, .stepping: break
+    }
+    guard state.participants.contains(worker) else { return release(worker, reason) }
+    state.leavers[worker] = reason
+    if case .failure = decidePlan() { return drain("\(name(worker)) leaves: \(reason)") }
+    return [.log(.notice, "\(name(worker)) leaves after this step: \(reason)")]
+  }
+}
+
+extension ControlMessage {
+  fileprivate var isSave: Bool { if case .save = self { true } else { false } }
+}

@@ -1,0 +1,217 @@
+import ClusterModel
+import Wire
+
+/// How a generation begins: who is there, who holds what, who computes what from which state.
+extension CoordinatorMachine {
+  // MARK: Assembling
+
+  /// Begins the run with whoever is here, if that is enough.
+  mutating func assembled() -> [CoordinatorDirective] {
+    guard case .assembling = state.phase, state.membership.count > 0 else { return [] }
+    let isComplete: Bool
+    if let grace = state.graceTick {
+      // What workers hold is worth waiting for a moment: with all of them not a step is computed again.
+      isComplete = state.now >= grace || state.awaited.isSubset(of: state.membership.members.keys)
+    } else {
+      isComplete = state.membership.count >= settings.expectedWorkers
+    }
+    guard isComplete || state.hasFormed else { return [] }
+    if case .failure(let error) = decidePlan() {
+      // The workers that the user asked for are here and it cannot be done with them: more of the same do not help.
+      if !state.hasFormed, isComplete, state.graceTick == nil { return stop(.configuration, "\(error)") }
+      return wait("\(error)")
+    }
+    // Nobody has computed anything in the first generation of this process: it need not end.
+    return regroup(nil)
+  }
+
+  mutating func wait(_ reason: String) -> [CoordinatorDirective] {
+    guard state.waitingReason != reason else { return [] }
+    state.waitingReason = reason
+    return [.log(.warning, "waiting for workers: \(reason)")]
+  }
+
+  /// Nobody can go on: whoever is left keeps what it holds until others have come.
+  mutating func reassemble(_ reason: String) -> [CoordinatorDirective] {
+    state.phase = .assembling
+    state.waitingReason = nil
+    return wait(reason)
+  }
+
+  // MARK: Regrouping
+
+  /// Begins a generation with all members.
+  /// - Parameter reason: why the present one ends; nil when it has not begun.
+  mutating func regroup(_ reason: String?) -> [CoordinatorDirective] {
+    var directives: [CoordinatorDirective] = []
+    if let reason {
+      state.generation = state.generation.next
+      state.fruitlessGenerations += 1
+      guard state.fruitlessGenerations <= settings.limits.fruitlessGenerations else {
+        return stop(
+          .requeue, "\(state.fruitlessGenerations) generations in a row got no step done; the last one ended: \(reason)"
+        )
+      }
+      directives.append(.persistGeneration(state.generation, reason: reason))
+      directives.append(.log(.notice, "\(state.generation): \(reason)"))
+    }
+    state.places = [:]
+    state.waitingReason = nil
+    state.graceTick = nil
+    state.hasFormed = true
+    if let step = state.checkpoints.abandon() {
+      directives.append(.log(.notice, "the checkpoint of step \(step) is given up; the next step writes another"))
+    }
+    let members = state.membership.sorted.map(\.worker)
+    state.participants = Set(members)
+    guard !members.isEmpty else { return directives + reassemble("all workers are gone") }
+    state.phase = .regrouping(Regrouping(pending: Set(members)))
+    state.membership.restartProgress(now: state.now)
+    return directives + order(.regroup, of: members)
+  }
+
+  mutating func receive(_ standing: Standing, from worker: WorkerID) -> [CoordinatorDirective]? {
+    guard case .regrouping(var regrouping) = state.phase, regrouping.pending.remove(worker) != nil else { return nil }
+    regrouping.standings[worker] = standing
+    state.phase = .regrouping(regrouping)
+    return regrouped()
+  }
+
+  /// Goes on when everybody has said what it holds, and nothing is on its way to the journal.
+  mutating func regrouped() -> [CoordinatorDirective] {
+    guard case .regrouping(let regrouping) = state.phase, regrouping.pending.isEmpty, state.journaling == nil else {
+      return []
+    }
+    return form(regrouping.standings)
+  }
+
+  /// Workers that are alike on one host compete while they measure, one more than the other by chance: they
+  /// count as equally fast, at the mean of what they measured.
+  static func speed(of worker: Hello, among all: [Hello]) -> Double {
+    let alike = all.filter {
+      $0.host == worker.host && $0.threads == worker.threads && $0.deviceFingerprint == worker.deviceFingerprint
+    }
+    return alike.reduce(0) { $0 + $1.gigaflopsPerSecond } / Double(max(alike.count, 1))
+  }
+
+  /// The plan for all members that stay.
+  func decidePlan() -> Result<PlanDecision, PlanError> {
+    let members = state.membership.sorted.filter { state.leavers[$0.worker] == nil }
+    let hellos = members.map(\.hello)
+    let capacities = members.map { member in
+      WorkerCapacity(
+        worker: member.worker, gigaflopsPerSecond: Self.speed(of: member.hello, among: hellos),
+        memoryLimitBytes: member.hello.memoryLimitBytes == 0 ? .max : member.hello.memoryLimitBytes)
+    }
+    return Result { () throws(PlanError) in
+      try Planner.plan(
+        units: settings.units, workers: capacities, stages: settings.stages, shape: settings.shape,
+        schedule: settings.schedule, memory: settings.memory)
+    }
+  }
+
+  /// Everybody has answered: plan, record, announce.
+  private mutating func form(_ standings: [WorkerID: Standing]) -> [CoordinatorDirective] {
+    let decision: PlanDecision
+    switch decidePlan() {
+    case .success(let found): decision = found
+    case .failure(let error): return reassemble("\(error)")
+    }
+    let recovery = StateRecovery(
+      standings: standings, tensorCount: settings.tensorCount, newest: state.rewindTo ?? state.committed,
+      norm: state.norm)
+    let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
+    state.plan = decision.plan
+    state.plannedSeconds = decision.stepSeconds
+    state.consideredMembers = Set(state.membership.members.keys)
+    for (replica, row) in decision.plan.places.enumerated() {
+      for (stage, worker) in row.enumerated() { state.places[worker] = Place(replica: replica, stage: stage) }
+    }
+    state.step = choice.step
+    state.phase = .preparing(ready: [])
+    state.membership.restartProgress(now: state.now)
+    let peers = state.membership.sorted.filter { state.participants.contains($0.worker) }
+      .map { Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint, publicKey: $0.connection.publicKey) }
+    let record = PlanRecord(
+      generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons,
+      deviceFingerprint: state.membership.sorted.first?.hello.deviceFingerprint ?? "")
+    let source =
+      switch choice.origin {
+      case .seed: "made from the seed"
+      case .checkpoint: "from its checkpoint"
+      case .members(let holders): "from \(holders.count) of the workers"
+      }
+    let again = state.committed - state.step
+    let replay = again == 0 ? "" : "; \(again) committed \(again == 1 ? "step is" : "steps are") computed again"
+    return [.persistPlan(record)]
+      + decision.reasons.map { .log(.info, "plan: \($0)") }
+      + [.log(.info, "beginning with the state of step \(state.step), \(source)\(replay)")]
+      + order(
+        .prepare(
+          Prepare(
+            plan: decision.plan, peers: peers, fromStep: state.step, origin: choice.origin,
+            gradientSumOfSquares: choice.gradientSumOfSquares, skipped: [])),
+        of: state.participants.sorted())
+  }
+
+  mutating func receive(_ ready: Ready, from worker: WorkerID) -> [CoordinatorDirective]? {
+    guard case .preparing(var done) = state.phase, ready.step == state.step, state.participants.contains(worker),
+      done.insert(worker).inserted
+    else { return nil }
+    guard ready.dataFingerprint == settings.dataFingerprint else {
+      return stop(
+        .data,
+        "\(name(worker)) has data of fingerprint \(ready.dataFingerprint), the coordinator of "
+          + "\(settings.dataFingerprint): all hosts must read the same prepared data")
+    }
+    state.membership.setMemory(ready.memoryBytes, of: worker)
+    state.phase = .preparing(ready: done)
+    guard done.count == state.participants.count else { return [] }
+    state.rewindTo = nil
+    let workers = placed.count
+    return [.log(.info, "ready at step \(state.step): \(workers) \(workers == 1 ? "worker" : "workers")")]
+      + releaseLeavers() + nextAtBoundary()
+  }
+
+  /// Others hold what they held: they may go.
+  private mutating func releaseLeavers() -> [CoordinatorDirective] {
+    var directives: [CoordinatorDirective] = []
+    for (worker, reason) in state.leavers.sorted(by: { $0.key < $1.key }) where state.places[worker] == nil {
+      directives += release(worker, reason)
+    }
+    return directives
+  }
+
+  mutating func release(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective] {
+    let directives =
+      send(.stop(Stop(disposition: .requeue, reason: reason)), to: worker)
+      + [.log(.info, "\(name(worker)) left: \(reason)")]
+    remove(worker)
+    return directives
+  }
+
+  mutating func remove(_ worker: WorkerID) {
+    state.membership.remove(worker)
+    state.participants.remove(worker)
+    state.leavers[worker] = nil
+    state.plan?.spares.removeAll { $0 == worker }
+  }
+
+  // MARK: At a boundary
+
+  /// Why the plan should be another one now: a member wants to go, or one that has come makes the step shorter.
+  mutating func reasonToRegroup() -> String? {
+    if let leaver = state.leavers.keys.filter({ state.places[$0] != nil }).min() {
+      guard case .success = decidePlan() else { return nil }
+      return "\(name(leaver)) leaves: \(state.leavers[leaver] ?? "")"
+    }
+    let members = Set(state.membership.members.keys)
+    guard members != state.consideredMembers else { return nil }
+    state.consideredMembers = members
+    guard case .success(let decision) = decidePlan() else { return nil }
+    guard decision.stepSeconds < state.plannedSeconds * (1 - settings.limits.leastGain) else { return nil }
+    let new = decision.plan.places.flatMap { $0 }.filter { !state.participants.contains($0) }
+    guard !new.isEmpty else { return nil }
+    return "\(new.map(\.description).joined(separator: ", ")) joined"
+  }
+}
