@@ -78,7 +78,8 @@ let package = Package(
     .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
     .target(name: "Optimizers", dependencies: ["Compute"]),
     .target(
-      name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
+      name: "TrainingData",
+      dependencies: ["ClusterModel", "TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
 
     // Input and output.
     .target(name: "HDF5", dependencies: ["CHDF5"]),
@@ -137,7 +138,8 @@ let package = Package(
       name: "TransfusionModelTests", dependencies: ["TransfusionModel", "ModelVerification", "Compute", "Randomness"],
       resources: [.copy("Fixtures")]),
     .testTarget(name: "OptimizersTests", dependencies: ["Optimizers", "Compute"]),
-    .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
+    .testTarget(
+      name: "TrainingDataTests", dependencies: ["TrainingData", "ClusterModel", "TransfusionModel", "Randomness"]),
     .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel", "CZeroMQ", "CSystem"]),
     .testTarget(name: "KeysTests", dependencies: ["Keys", "Transport"]),
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel", "Compute"]),
@@ -147,7 +149,7 @@ let package = Package(
       name: "CoordinatorTests",
       dependencies: [
         "Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport", "Checkpoints",
-        .product(name: "Logging", package: "swift-log"),
+        .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
     // Counts allocations and copies in the test process; the linker sends our own copies through it.

@@ -94,5 +94,15 @@ extension RunConfiguration {
     .number(
       "cluster.stuck_seconds", \.cluster.stuckSeconds, in: 1...864000, definesResult: false,
       "time without progress after which a worker counts as lost although it beats"),
+
+    .integer(
+      "faults.loss_spike_window", \.faults.lossSpikeWindow, in: 0...10_000,
+      "committed steps with whose losses a new step is compared; the samples of a step whose loss is a spike are "
+        + "skipped for good; 0 compares none"
+    ).leftOutOfIdentityAtDefault,
+    .number(
+      "faults.loss_spike_deviations", \.faults.lossSpikeDeviations, in: 1...1e6,
+      "a loss is a spike when it is so many deviations above the median of the window"
+    ).leftOutOfIdentityAtDefault,
   ]
 }

@@ -15,6 +15,7 @@ public struct RunConfiguration: Hashable, Sendable {
   public var checkpoint = Checkpoint()
   public var validation = Validation()
   public var cluster = Cluster()
+  public var faults = Faults()
 
   public struct Run: Hashable, Sendable {
     public var seed: UInt64 = 0
@@ -73,6 +74,11 @@ public struct RunConfiguration: Hashable, Sendable {
   public struct Cluster: Hashable, Sendable {
     public var deadSeconds = 10.0
     public var stuckSeconds = 600.0
+  }
+  public struct Faults: Hashable, Sendable {
+    /// Steps whose losses a new one is compared with; 0 compares none.
+    public var lossSpikeWindow = 0
+    public var lossSpikeDeviations = 8.0
   }
 
   public init() {}

@@ -96,7 +96,9 @@ extension CoordinatorMachine {
 
   /// The plan for all members that stay.
   func decidePlan() -> Result<PlanDecision, PlanError> {
-    let members = state.membership.sorted.filter { state.leavers[$0.worker] == nil }
+    let members = state.membership.sorted.filter {
+      state.leavers[$0.worker] == nil && !state.expelled.contains($0.worker)
+    }
     let hellos = members.map(\.hello)
     let capacities = members.map { member in
       WorkerCapacity(
@@ -114,7 +116,7 @@ extension CoordinatorMachine {
   private mutating func form(_ standings: [WorkerID: Standing]) -> [CoordinatorDirective] {
     let decision: PlanDecision
     switch decidePlan() {
-    case .success(let found): decision = found
+    case .success(let found): decision = found.rotated(by: state.rotation)
     case .failure(let error): return reassemble("\(error)")
     }
     let recovery = StateRecovery(
@@ -150,7 +152,7 @@ extension CoordinatorMachine {
         .prepare(
           Prepare(
             plan: decision.plan, peers: peers, fromStep: state.step, origin: choice.origin,
-            gradientSumOfSquares: choice.gradientSumOfSquares, skipped: [])),
+            gradientSumOfSquares: choice.gradientSumOfSquares, skipped: state.skips.ranges)),
         of: state.participants.sorted())
   }
 
@@ -170,7 +172,7 @@ extension CoordinatorMachine {
     state.rewindTo = nil
     let workers = placed.count
     return [.log(.info, "ready at step \(state.step): \(workers) \(workers == 1 ? "worker" : "workers")")]
-      + releaseLeavers() + nextAtBoundary()
+      + releaseLeavers() + releaseExpelled() + nextAtBoundary()
   }
 
   /// Others hold what they held: they may go.
@@ -178,6 +180,19 @@ extension CoordinatorMachine {
     var directives: [CoordinatorDirective] = []
     for (worker, reason) in state.leavers.sorted(by: { $0.key < $1.key }) where state.places[worker] == nil {
       directives += release(worker, reason)
+    }
+    return directives
+  }
+
+  /// Others hold what they held: they may go, and are not let in again.
+  private mutating func releaseExpelled() -> [CoordinatorDirective] {
+    var directives: [CoordinatorDirective] = []
+    for worker in state.expelled.sorted() where state.membership[worker] != nil && state.places[worker] == nil {
+      let reason = "expelled: this machine computes wrongly"
+      state.membership.ban(worker)
+      directives += send(.stop(Stop(disposition: .failed, reason: reason)), to: worker)
+      directives.append(.log(.error, "\(name(worker)) \(reason)"))
+      remove(worker)
     }
     return directives
   }
@@ -204,6 +219,9 @@ extension CoordinatorMachine {
     if let leaver = state.leavers.keys.filter({ state.places[$0] != nil }).min() {
       guard case .success = decidePlan() else { return nil }
       return "\(name(leaver)) leaves: \(state.leavers[leaver] ?? "")"
+    }
+    if let worker = state.expelled.filter({ state.places[$0] != nil }).min(), case .success = decidePlan() {
+      return "\(name(worker)) computes wrongly"
     }
     let members = Set(state.membership.members.keys)
     guard members != state.consideredMembers else { return nil }

@@ -48,7 +48,7 @@ extension CoordinatorLoop {
       step: step, totalSteps: settings.totalSteps)
     report.tokens = step &* settings.tokensPerStep
     report.tokensTotal = settings.totalSteps &* settings.tokensPerStep
-    report.samples = step &* settings.samplesPerStep
+    report.samples = history.steps.last?.record.samples.upperBound ?? step &* settings.samplesPerStep
     report.setProgress(history.steps.last, recent: history.steps)
     let now = Date().timeIntervalSince1970
     if let newest = state.checkpoints.newest {

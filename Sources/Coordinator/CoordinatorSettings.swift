@@ -63,8 +63,10 @@ public struct CoordinatorSettings: Sendable {
   public var traceFile: String?
   /// Of the step that makes state `step + 1`.
   public var learningRate: @Sendable (Step) -> Double
-  /// Target tokens and images of a step, from the data index.
-  public var denominators: @Sendable (Step) throws -> StepDenominators
+  /// Target tokens and images of a step that consumes these positions of the sample stream, from the data index.
+  public var denominators: @Sendable (Range<UInt64>) throws -> StepDenominators
+  /// Tells a bad step by its losses; nil takes every finite loss.
+  public var lossSpike: LossSpike?
   /// A worker that says nothing for so long is lost.
   public var deadSeconds = 2.0
   /// A worker that says nothing for so long is shown as suspected.
@@ -79,7 +81,7 @@ public struct CoordinatorSettings: Sendable {
     schedule: ScheduleKind, shape: StepShape, units: [CostUnit], memory: MemoryModel, tensorShapes: [String: [Int]],
     totalSteps: Step, samplesPerStep: UInt64, tokensPerStep: UInt64, dataFingerprint: String,
     learningRate: @escaping @Sendable (Step) -> Double,
-    denominators: @escaping @Sendable (Step) throws -> StepDenominators
+    denominators: @escaping @Sendable (Range<UInt64>) throws -> StepDenominators
   ) {
     self.runDirectory = runDirectory
     self.listen = listen
@@ -121,6 +123,7 @@ public struct CoordinatorSettings: Sendable {
       validationEvery: validationEvery, validationMicrobatches: validationMicrobatches, learningRate: learningRate,
       denominators: denominators)
     settings.stopAfter = stopAfter
+    settings.lossSpike = lossSpike
     settings.tracing = traceFile != nil
     settings.limits.tickSeconds = Self.tickSeconds
     settings.limits.heartbeatTicks = 5

@@ -228,7 +228,12 @@ final class WorkerEngine: @unchecked Sendable {
       throw error
     }
     let exchange = try pieces.map { try StateExchange(step: step, me: me, pieces: $0, from: given, link: dataPlane) }
-    let source = try self.source ?? configuration.microbatchSource()
+    var source = try self.source ?? configuration.microbatchSource()
+    do throws(SkippedSamplesError) {
+      source.skips = try SkippedSamples(prepare.skipped, perStep: source.samplesPerStep)
+    } catch {
+      throw WorkerError.step(reason: "\(error)")
+    }
     self.source = source
     if let place = prepare.plan.place(of: me) {
       let executor = try StageExecutor(

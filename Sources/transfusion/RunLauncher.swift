@@ -42,8 +42,8 @@ struct RunLauncher {
       totalSteps: configuration.run.steps, samplesPerStep: configuration.samplesPerStep,
       tokensPerStep: configuration.elementsPerStep, dataFingerprint: source.dataset.fingerprint,
       learningRate: { schedule.rate($0) },
-      denominators: { step in
-        let counts = try source.denominators(step: step)
+      denominators: { samples in
+        let counts = try source.denominators(samples: samples)
         return StepDenominators(targetTokens: UInt64(counts.targetTokens), images: UInt64(counts.images))
       })
     settings.precision = configuration.training.precision.rawValue
@@ -56,6 +56,10 @@ struct RunLauncher {
     settings.deadSeconds = configuration.cluster.deadSeconds
     settings.stuckSeconds = configuration.cluster.stuckSeconds
     settings.diffusionWeight = configuration.model.diffusionWeight
+    let faults = configuration.faults
+    settings.lossSpike =
+      faults.lossSpikeWindow == 0
+      ? nil : LossSpike(window: faults.lossSpikeWindow, deviations: faults.lossSpikeDeviations)
     settings.allowPlaintext = keys.insecurePlaintext
     settings.authorizedKeys = keys.authorizedKeys
     settings.connectionsPerKey = keys.connectionsPerKey
