@@ -86,6 +86,7 @@ let package = Package(
     .target(name: "ModelVerification", dependencies: ["TransfusionModel", "Compute", "Optimizers", "HDF5"]),
     .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem", "Digests"]),
     .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem"]),
+    .target(name: "Keys", dependencies: ["Transport"]),
     .target(name: "Collectives", dependencies: ["ClusterModel", "Compute"]),
     .target(
       name: "Configuration",
@@ -97,7 +98,7 @@ let package = Package(
     .target(
       name: "Coordinator",
       dependencies: [
-        "ClusterModel", "Wire", "ControlPlane", "Transport", "Checkpoints", "Tracing",
+        "ClusterModel", "Wire", "ControlPlane", "Transport", "Keys", "Checkpoints", "Tracing",
         .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
     .target(
@@ -116,7 +117,7 @@ let package = Package(
     .executableTarget(
       name: "transfusion",
       dependencies: [
-        "Benchmarks", "ClusterModel", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
+        "Benchmarks", "ClusterModel", "ControlPlane", "Transport", "Keys", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
         "ModelVerification", "TrainingData", "Configuration", "Coordinator", "Worker", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
@@ -140,6 +141,7 @@ let package = Package(
     .testTarget(
       name: "TrainingDataTests", dependencies: ["TrainingData", "ClusterModel", "TransfusionModel", "Randomness"]),
     .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel", "CZeroMQ", "CSystem"]),
+    .testTarget(name: "KeysTests", dependencies: ["Keys", "Transport"]),
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel", "Compute"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "CHDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),

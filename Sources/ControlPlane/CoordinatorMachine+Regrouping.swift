@@ -145,7 +145,7 @@ extension CoordinatorMachine {
     state.phase = .preparing(ready: [])
     state.membership.restartProgress(now: state.now)
     let peers = state.membership.sorted.filter { state.participants.contains($0.worker) }
-      .map { Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint) }
+      .map { Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint, publicKey: $0.connection.publicKey) }
     let record = PlanRecord(
       generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons,
       deviceFingerprint: state.membership.sorted.first?.hello.deviceFingerprint ?? "")

@@ -60,7 +60,10 @@ public struct Membership: Hashable, Sendable {
           + "install the same version of transfusion on all hosts")
     }
     if let known = workerOf[connection] { return .again(known) }
-    if let old = members.values.first(where: { Self.isSameProcess($0.hello, hello) }) {
+    // What a hello says anybody can say: another key is another worker, and takes over nothing.
+    if let old = members.values.first(where: {
+      Self.isSameProcess($0.hello, hello) && $0.connection.publicKey == connection.publicKey
+    }) {
       workerOf[old.connection] = nil
       workerOf[connection] = old.worker
       members[old.worker]?.connection = connection

@@ -1,5 +1,6 @@
 import ClusterModel
 import ControlPlane
+import Transport
 
 /// Which state a coordinator begins from.
 public enum CoordinatorResume: Hashable, Sendable {
@@ -18,6 +19,12 @@ public struct CoordinatorSettings: Sendable {
   /// `tcp://127.0.0.1:7070`, `tcp://127.0.0.1:*` for a free port, `ipc:///path`.
   public var listen: String
   public var allowPlaintext = false
+  /// With it everything is encrypted, and only keys on the run's list (and this one) are let in.
+  public var keys: KeyPair?
+  /// The list of keys; nil takes the run directory's.
+  public var authorizedKeys: String?
+  /// Connections that one key may have at a time.
+  public var connectionsPerKey = 256
   public var resume = CoordinatorResume.newest
   /// Resolved configuration (YAML): config.yaml, and what workers are sent.
   public var configuration: String

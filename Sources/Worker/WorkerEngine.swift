@@ -217,7 +217,11 @@ final class WorkerEngine: @unchecked Sendable {
     let (pieces, given) = try give(prepare, me, configuration.model)
     executor?.stop()
     executor = nil
-    try dataPlane.enter(run: setup.run, generation: command.generation, me: me, peers: peers)
+    let publicKeys = Dictionary(
+      prepare.peers.compactMap { peer in PublicKey(bytes: peer.publicKey).map { (peer.worker, $0) } }
+    ) { first, _ in first }
+    try dataPlane.enter(
+      run: setup.run, generation: command.generation, me: me, peers: peers, publicKeys: publicKeys)
     // `enter` has cleared an interruption that was meant for this very generation.
     do { try progress.checkGeneration() } catch {
       dataPlane.interrupt(reason: "\(error)")

@@ -12,7 +12,7 @@ struct RunLauncher {
   var configuration: RunConfiguration
   var runDirectory: String
   var listen: String
-  var allowPlaintext = false
+  var keys = ListeningKeyOptions()
   /// Workers started on this host; 0 for a coordinator alone.
   var localWorkers = 0
   var resources = WorkerResourceOptions()
@@ -62,7 +62,9 @@ struct RunLauncher {
     settings.lossSpike =
       faults.lossSpikeWindow == 0
       ? nil : LossSpike(window: faults.lossSpikeWindow, deviations: faults.lossSpikeDeviations)
-    settings.allowPlaintext = allowPlaintext
+    settings.allowPlaintext = keys.insecurePlaintext
+    settings.authorizedKeys = keys.authorizedKeys
+    settings.connectionsPerKey = keys.connectionsPerKey
     settings.resume = resume
     settings.traceFile = trace.map { URL(filePath: $0).standardizedFileURL.path }
     return settings

@@ -6,6 +6,7 @@ import Testing
   @Test func everyCommandHasHelp() throws {
     for command in [
       [], ["coordinator"], ["coordinator", "start"], ["worker", "join"], ["train"], ["resume"], ["status"], ["plan"],
+      ["keys"], ["keys", "generate"], ["keys", "authorize"], ["keys", "revoke"], ["keys", "list"],
       ["checkpoint"], ["checkpoint", "list"], ["checkpoint", "show"], ["checkpoint", "verify"],
       ["checkpoint", "digest"], ["ledger"], ["ledger", "show"], ["ledger", "verify"], ["data", "prepare"],
       ["data", "show"], ["verify", "model"], ["bench"],

@@ -22,10 +22,11 @@ import Testing
     "ModelVerification": ["TransfusionModel", "Compute", "Optimizers", "HDF5"],
     "Checkpoints": ["ClusterModel", "HDF5", "Digests", "CSystem"],
     "Transport": ["ClusterModel", "Wire", "CZeroMQ", "CSystem"],
+    "Keys": ["Transport"],
     "Collectives": ["ClusterModel", "Compute"],
     "Configuration": ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData"],
     "Coordinator": [
-      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "Tracing", "CSystem",
+      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Keys", "Checkpoints", "Tracing", "CSystem",
     ],
     "Benchmarks": [
       "ClusterModel", "Wire", "Transport", "Collectives", "Compute", "TransfusionModel", "Optimizers", "Randomness",
