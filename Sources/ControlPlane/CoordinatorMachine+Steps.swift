@@ -120,11 +120,12 @@ extension CoordinatorMachine {
 
   mutating func receive(_ report: Updated, from worker: WorkerID) -> [CoordinatorDirective]? {
     guard case .stepping(var barrier) = state.phase else { return nil }
-    if barrier.step == report.step, barrier.owes(worker), let plan = state.plan, let place = state.places[worker] {
+    let acceptance = barrier.accept(report, from: worker)
+    if acceptance != .ignored, let plan = state.plan, let place = state.places[worker] {
       let microbatches = settings.shape.microbatches(ofLeaves: plan.replicaLeaves[place.replica])
       state.paces.record(report.phases, of: worker, microbatches: microbatches.count)
     }
-    switch barrier.accept(report, from: worker) {
+    switch acceptance {
     case .ignored: return nil
     case .waiting:
       state.membership.setMemory(report.memoryBytes, of: worker)

@@ -120,6 +120,7 @@ struct ScenarioWorld {
     settings.limits.reminderTicks = 1000
     settings.limits.graceTicks = UInt64(int("grace", 20))
     settings.limits.resendTicks = UInt64(int("resend", 5))
+    settings.limits.skippedRanges = int("skips", 8)
     settings.limits.fruitlessGenerations = int("fruitless", 50)
     let from = Step(int("from", 0))
     machine = CoordinatorMachine(
