@@ -46,6 +46,8 @@ public struct CoordinatorMachineSettings: Sendable {
   /// What the reports of a step must add up to; throws when the data index cannot be read.
   public var denominators: @Sendable (Step) throws -> StepDenominators
   public var limits = TimeLimits()
+  /// Faults put in on purpose, for the simulator to find.
+  package var planted: PlantedBug = []
 
   /// Times in ticks of the shell's clock.
   public struct TimeLimits: Hashable, Sendable {
