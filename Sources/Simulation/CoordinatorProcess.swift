@@ -206,7 +206,8 @@ extension SimulatedCluster {
     coordinator.nextDirective = 0
     coordinator.directives = coordinator.machine?.handle(event) ?? []
     guard trace != nil else { return }
-    if case .tick = event, coordinator.directives.isEmpty { return }
+    if case .tick = event { return }
+    if case .message(let envelope, _) = event, case .heartbeat = envelope.message { return }
     note("\(coordinator.name) <- \(SimulationText.event(event))")
   }
 

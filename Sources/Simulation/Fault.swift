@@ -76,7 +76,7 @@ extension Fault {
   static func draw(_ random: inout SimulatedRandom, scenario: Scenario) -> [Fault] {
     let second = VirtualTime.second
     let ms = VirtualTime.millisecond
-    let counts = [0, 1, 2, 3, 4, 5, 6, 8, 10, 14]
+    let counts = [0, 1, 2, 3, 4, 6, 8, 10, 14, 20]
     let count = random.pick(counts)
     /// Some runs are about few kinds of fault, so that each is met alone, too.
     let favourites = (0..<3).map { _ in random.below(24) }
@@ -116,7 +116,7 @@ extension Fault {
       case 17, 18:
         kind = .badNetwork(
           lossPercent: random.pick([0, 5, 20, 50]), repeatPercent: random.pick([0, 10, 40]),
-          delay: random.pick([0, 20 * ms, 200 * ms, second]), duration: long(&random))
+          delay: random.pick([0, 20 * ms, 200 * ms, second, 4 * second]), duration: long(&random))
       case 19: kind = .slowLink(host: random.below(scenario.hostCount), factor: random.pick([5, 50, 300]), duration: long(&random))
       case 20: kind = .resetConnection(slot: slot)
       case 21: kind = random.chance(0.5) ? .diskFull(duration: any(&random)) : .slowDisk(factor: random.pick([5, 50]), duration: long(&random))

@@ -76,7 +76,7 @@ extension SimulatedCluster {
       disk.full += 1
       queue.push(.faultEnds(index), at: end)
     case .slowDisk(let factor, _):
-      disk.slowness *= factor
+      disk.slowness = factor
       queue.push(.faultEnds(index), at: end)
     case .lyingDisk:
       disk.lying += 1
@@ -114,7 +114,7 @@ extension SimulatedCluster {
     case .badNetwork: network.troubles.removeAll { $0.fault == index }
     case .slowLink: network.slow.removeAll { $0.fault == index }
     case .diskFull: disk.full -= 1
-    case .slowDisk(let factor, _): disk.slowness /= factor
+    case .slowDisk: disk.slowness = 1
     case .lyingDisk: disk.lying -= 1
     case .powerOffStorage:
       disk.isOff = false

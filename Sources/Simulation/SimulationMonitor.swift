@@ -134,11 +134,32 @@ extension SimulatedCluster {
     checkStore()
     switch outcome.kind {
     case .done: finished(outcome)
-    case .drained, .requeue, .superseded: break
-    case .storage:
-      if scenario.faults.isEmpty { fail("no disk was at fault, but the run stopped: \(outcome)") }
+    // None of these without a reason: a run that stops for nothing is no run that survives anything.
+    case .drained, .requeue: if !wasAskedToStop { fail("nobody asked, but the run stopped: \(outcome)") }
+    case .superseded: if !wasUsurped { fail("nobody took over, but \(coordinator.name) stopped: \(outcome)") }
+    case .storage: if !hadDiskTrouble { fail("no disk was at fault, but the run stopped: \(outcome)") }
     case .configuration, .data, .peer, .numbers, .notReproducible, .software:
       fail("\(coordinator.name) ended the run: \(outcome.kind.rawValue), \(outcome)")
+    }
+  }
+
+  private var wasAskedToStop: Bool {
+    scenario.faults.contains { fault in
+      switch fault.kind {
+      case .drainCoordinator, .drainWorker: fault.time <= now
+      default: false
+      }
+    }
+  }
+  private var wasUsurped: Bool {
+    scenario.faults.contains { if case .usurpCoordinator = $0.kind { $0.time <= now } else { false } }
+  }
+  private var hadDiskTrouble: Bool {
+    scenario.faults.contains { fault in
+      switch fault.kind {
+      case .diskFull, .slowDisk, .lyingDisk, .powerOffStorage, .bitRot: fault.time <= now
+      default: false
+      }
     }
   }
 

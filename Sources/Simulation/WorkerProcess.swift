@@ -206,7 +206,7 @@ extension SimulatedCluster {
   }
 
   func connect(_ worker: WorkerProcess) {
-    guard let listener else { return }
+    guard let listener, worker.coordinator != listener else { return }
     let host = coordinators[listener].host
     if let end = network.blockedUntil(from: worker.slot, to: host) ?? network.blockedUntil(from: host, to: worker.slot) {
       queue.push(.connect(worker.index), at: max(end, now) + random.number(10_000, 300_000))
