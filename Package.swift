@@ -103,7 +103,7 @@ let package = Package(
     .target(
       name: "Worker",
       dependencies: [
-        "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute",
+        "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Collectives", "Checkpoints", "Compute",
         "TransfusionModel", "Optimizers", "TrainingData", "Configuration", "Tracing",
         .product(name: "Logging", package: "swift-log"),
       ]),

@@ -14,8 +14,12 @@ public struct FrameKey: Hashable, Sendable, CustomStringConvertible {
     case parameters = 4
     /// Forward-only activation of a validation microbatch.
     case validationActivation = 5
-    /// State handed to a worker that heals.
+    /// Part `part` (``StatePart``) of the state of tensor `microbatch`, on its way to who needs it in a new generation.
     case state = 6
+    /// The same, on its way to the memory of the worker's buddy.
+    case stateCopy = 7
+    /// The whole sum of the gradient of tensor `part` of the sender's stage, on its way from its owner to its backup.
+    case wholeSum = 8
   }
   public var kind: Kind
   public var step: Step

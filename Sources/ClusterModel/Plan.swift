@@ -34,6 +34,18 @@ public struct Plan: Hashable, Sendable, Codable {
     }
     return nil
   }
+  /// Who keeps a copy of a placed worker's state in memory: the next in rank order; nil where there is no other.
+  public func buddy(of worker: WorkerID) -> WorkerID? {
+    let ranked = places.flatMap { $0 }
+    guard ranked.count > 1, let rank = ranked.firstIndex(of: worker) else { return nil }
+    return ranked[(rank + 1) % ranked.count]
+  }
+  /// Whose copy a placed worker keeps: the inverse of ``buddy(of:)``.
+  public func ward(of worker: WorkerID) -> WorkerID? {
+    let ranked = places.flatMap { $0 }
+    guard ranked.count > 1, let rank = ranked.firstIndex(of: worker) else { return nil }
+    return ranked[(rank + ranked.count - 1) % ranked.count]
+  }
   /// Position in this generation: replica-major over the mesh.
   public func rank(of worker: WorkerID) -> Int? { place(of: worker).map { $0.replica * stageCount + $0.stage } }
 }

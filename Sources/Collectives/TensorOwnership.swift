@@ -17,4 +17,10 @@ public enum TensorOwnership {
     }
     return owners
   }
+
+  /// The replica that keeps the same state as an owner, computed from the same sums: when either goes, nothing is
+  /// lost. Nil for a single replica.
+  public static func backup(of owner: Int, replicas: Int) -> Int? {
+    replicas > 1 ? (owner + 1) % replicas : nil
+  }
 }

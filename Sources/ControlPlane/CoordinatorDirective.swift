@@ -30,7 +30,8 @@ public enum CoordinatorDirective: Hashable, Sendable {
   /// The run is over: let the last messages leave, then return the outcome.
   case finish(Outcome)
 
-  public enum LogLevel: Hashable, Sendable { case debug, info, notice, warning, error }
+  /// Named as in swift-log.
+  public enum LogLevel: String, Hashable, Sendable { case debug, info, notice, warning, error }
 }
 
 /// A worker's life in this run.

@@ -8,9 +8,14 @@ extension CoordinatorMachine {
   /// Begins the run with whoever is here, if that is enough.
   mutating func assembled() -> [CoordinatorDirective] {
     guard case .assembling = state.phase, state.membership.count > 0 else { return [] }
-    let isComplete = state.membership.count >= settings.expectedWorkers
-    let isGraceOver = state.graceTick.map { state.now >= $0 } ?? false
-    guard isComplete || isGraceOver || state.hasFormed else { return [] }
+    let isComplete: Bool
+    if let grace = state.graceTick {
+      // What workers hold is worth waiting for a moment: with all of them not a step is computed again.
+      isComplete = state.now >= grace || state.awaited.isSubset(of: state.membership.members.keys)
+    } else {
+      isComplete = state.membership.count >= settings.expectedWorkers
+    }
+    guard isComplete || state.hasFormed else { return [] }
     if case .failure(let error) = decidePlan() {
       // The workers that the user asked for are here and it cannot be done with them: more of the same do not help.
       if !state.hasFormed, isComplete, state.graceTick == nil { return stop(.configuration, "\(error)") }

@@ -74,6 +74,8 @@ public struct CoordinatorMachine: Sendable {
     var rewindTo: Step?
     /// Whether a plan was ever made in this process.
     var hasFormed = false
+    /// Who had a place when the coordinator before this one went.
+    var awaited: Set<WorkerID> = []
     /// When to go on without workers that a restarted coordinator has not heard of again.
     var graceTick: UInt64?
     /// Who was there when the plan was last thought over at a boundary.
@@ -99,6 +101,7 @@ public struct CoordinatorMachine: Sendable {
       committed: max(start.committed, start.fromStep),
       checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated)
     state.norm = start.norm
+    state.awaited = start.lastPlaced
     state.rewindTo = start.isRewind ? start.fromStep : nil
   }
 

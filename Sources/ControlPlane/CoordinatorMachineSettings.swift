@@ -124,19 +124,23 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var committed: Step
   /// Of the newest committed step, for workers that have its sums.
   public var norm: CommittedNorm?
+  /// Who had a place in the newest plan: a restarted coordinator waits for them for a moment.
+  public var lastPlaced: Set<WorkerID> = []
   /// The user asked for `fromStep`: what workers hold beyond it is not used.
   public var isRewind = false
   /// `Device.fingerprint` of the workers that made the state; nil when the first member defines it.
   public var deviceFingerprint: String?
   public init(
     generation: Generation, fromStep: Step = 0, committed: Step? = nil, norm: CommittedNorm? = nil,
-    lastCheckpoint: Step? = nil, nextWorker: UInt32 = 1,
+    lastPlaced: Set<WorkerID> = [], isRewind: Bool = false, lastCheckpoint: Step? = nil, nextWorker: UInt32 = 1,
     evaluated: Set<Step> = [], saved: Set<Step> = [], deviceFingerprint: String? = nil
   ) {
     self.generation = generation
     self.fromStep = fromStep
     self.committed = committed ?? fromStep
     self.norm = norm
+    self.lastPlaced = lastPlaced
+    self.isRewind = isRewind
     self.lastCheckpoint = lastCheckpoint
     self.nextWorker = nextWorker
     self.evaluated = evaluated

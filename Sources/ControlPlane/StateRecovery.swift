@@ -48,7 +48,7 @@ struct StateRecovery {
   }
 
   /// Who has what of a state, by worker.
-  private func holders(of step: Step) -> [StateOrigin.Holder] {
+  private func holders(of step: Step) -> [StateHolding] {
     standings.keys.sorted().compactMap { worker in
       guard let standing = standings[worker] else { return nil }
       var parameters: [Range<Int>] = []
@@ -68,27 +68,14 @@ struct StateRecovery {
         moments += copy.moments
       }
       guard !parameters.isEmpty || !moments.isEmpty else { return nil }
-      return StateOrigin.Holder(worker: worker, parameters: Self.union(parameters), moments: Self.union(moments))
+      return StateHolding(
+        worker: worker, parameters: StateTransfer.union(parameters), moments: StateTransfer.union(moments))
     }
   }
 
-  private func covers(_ holders: [StateOrigin.Holder]) -> Bool {
-    Self.union(holders.flatMap(\.parameters)) == [0..<tensorCount]
-      && Self.union(holders.flatMap(\.moments)) == [0..<tensorCount]
-  }
-
-  /// Ascending and joined where they meet.
-  static func union(_ ranges: [Range<Int>]) -> [Range<Int>] {
-    var result: [Range<Int>] = []
-    for range in ranges.sorted(by: { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) })
-    where !range.isEmpty {
-      if let last = result.last, range.lowerBound <= last.upperBound {
-        result[result.count - 1] = last.lowerBound..<max(last.upperBound, range.upperBound)
-      } else {
-        result.append(range)
-      }
-    }
-    return result
+  private func covers(_ holders: [StateHolding]) -> Bool {
+    StateTransfer.union(holders.flatMap(\.parameters)) == [0..<tensorCount]
+      && StateTransfer.union(holders.flatMap(\.moments)) == [0..<tensorCount]
   }
 }
 

@@ -11,6 +11,8 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
   case journal(path: String, reason: String)
   /// The journal was written by a newer program.
   case journalVersion(path: String, found: Int, known: Int)
+  /// Another coordinator has begun a newer generation: this one may decide nothing any more.
+  case superseded(path: String, by: Generation)
   /// The configuration differs in something that the result depends on.
   case identityChanged(differences: [String])
   case dataChanged(expected: String, found: String)
@@ -25,6 +27,7 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
     switch self {
     case .dataChanged: 65
     case .noUsableCheckpoint, .checkpointPosition, .notARun: 66
+    case .superseded: 69
     case .runDirectoryInUse: 73
     case .inputOutput, .journal, .journalVersion, .unreadableCheckpoints: 74
     case .identityChanged: 78
@@ -41,6 +44,8 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
     case .journal(let path, let reason): "the journal \(path) failed: \(reason)"
     case .journalVersion(let path, let found, let known):
       "the journal \(path) has format \(found), this program knows \(known): use the newer program"
+    case .superseded(_, let generation):
+      "another coordinator has taken over the run with \(generation): this one has stopped and changed nothing since"
     case .identityChanged(let differences):
       "the configuration differs from the run's in what its result depends on: "
         + differences.joined(separator: "; ")

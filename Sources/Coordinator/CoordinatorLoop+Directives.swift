@@ -12,6 +12,12 @@ extension CoordinatorLoop {
     for directive in directives {
       switch directive {
       case .persistWorker(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
+      case .persistGeneration(let generation, let reason):
+        journaling { () throws(CoordinatorError) in
+          try journal.begin(
+            generation, reason: reason, host: RunOpening.hostName,
+            processID: ProcessInfo.processInfo.processIdentifier, at: Date().timeIntervalSince1970)
+        }
       case .persistPlan(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
       case .send(let envelope, let connection): send(envelope, to: connection)
       case .answerStatus(let connection): answerStatus(connection)
@@ -20,7 +26,7 @@ extension CoordinatorLoop {
       case .commitCheckpoint(let request): commits.commit(request)
       case .discardCheckpoint(let step): discard(step)
       case .applyRetention: commits.retain(keepLast: settings.keepLast, keepEvery: settings.keepEvery)
-      case .log(let level, let text): log.log(level: Logger.Level(level), "\(text)")
+      case .log(let level, let text): log.log(level: Logger.Level(rawValue: level.rawValue) ?? .info, "\(text)")
       case .recordTrace(let report, let worker): recordTrace(report, of: worker)
       case .finish(let outcome): finish(outcome)
       }
@@ -28,14 +34,19 @@ extension CoordinatorLoop {
   }
 
   private func journaling(_ body: () throws(CoordinatorError) -> Void) {
-    do throws(CoordinatorError) { try body() } catch { pending.append(.journalFailed(reason: "\(error)")) }
+    do throws(CoordinatorError) { try body() } catch { pending.append(Self.event(of: error)) }
+  }
+
+  /// What a failure of the journal means.
+  static func event(of error: CoordinatorError) -> CoordinatorEvent {
+    if case .superseded = error { return .superseded(reason: "\(error)") }
+    return .journalFailed(reason: "\(error)")
   }
 
   private func send(_ envelope: Envelope, to connection: Connection) {
-    if case .runStep(let step) = envelope.message, stepBegan?.step != step {
-      stepBegan = (step, .now)
-      traceStepBegan = trace?.now
-    }
+    timeStep(envelope.message)
+    // Whatever is said after another coordinator has taken over must not be heard.
+    if pending.contains(where: { if case .superseded = $0 { true } else { false } }) { return }
     guard let peer = peers[connection] else { return }
     do throws(TransportError) { try server.send(envelope, to: peer) } catch {
       if case .peerUnreachable = error {} else { log.warning("could not send to \(connection): \(error)") }
@@ -45,8 +56,29 @@ extension CoordinatorLoop {
     if case .prepare = envelope.message { askForClock(of: connection) }
   }
 
+  /// A step begins with its first `runStep`; the update of the one before, which came after that one's commit, counts
+  /// with it, an evaluation in between does not.
+  private func timeStep(_ message: ControlMessage) {
+    switch message {
+    case .runStep(let step) where stepBegan?.step != step:
+      if let updateBegan { updateSeconds = updateSeconds ?? updateBegan.duration(to: .now) / .seconds(1) }
+      updateBegan = nil
+      stepBegan = (step, .now)
+      traceStepBegan = trace?.now
+    case .update where updateBegan == nil:
+      updateBegan = .now
+      updateSeconds = nil
+    case .evaluate where updateSeconds == nil:
+      updateSeconds = updateBegan.map { $0.duration(to: .now) / .seconds(1) }
+    case .regroup:
+      updateBegan = nil
+      updateSeconds = nil
+    default: break
+    }
+  }
+
   private func commit(_ record: StepRecord) {
-    let seconds = stepBegan.map { $0.at.duration(to: .now) / .seconds(1) } ?? 0
+    let seconds = (stepBegan.map { $0.at.duration(to: .now) / .seconds(1) } ?? 0) + (updateSeconds ?? 0)
     let journalBegan = trace?.now ?? 0
     do throws(CoordinatorError) {
       let now = Date().timeIntervalSince1970
@@ -61,7 +93,7 @@ extension CoordinatorLoop {
       case .differs(let reason): pending.append(.stepNotReproduced(record.step, reason: reason))
       }
     } catch {
-      pending.append(.journalFailed(reason: "\(error)"))
+      pending.append(Self.event(of: error))
     }
   }
 
@@ -111,18 +143,5 @@ extension CoordinatorLoop {
     if let left = report.secondsLeft, left >= 1 { parts.append("\(PlanReport.duration(left)) left") }
     log.info("\(parts.joined(separator: "  "))")
     progress(report)
-  }
-}
-
-extension Logger.Level {
-  init(_ level: CoordinatorDirective.LogLevel) {
-    self =
-      switch level {
-      case .debug: .debug
-      case .info: .info
-      case .notice: .notice
-      case .warning: .warning
-      case .error: .error
-      }
   }
 }

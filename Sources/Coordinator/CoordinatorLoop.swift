@@ -22,6 +22,9 @@ final class CoordinatorLoop {
   private let clock = ContinuousClock()
   /// When the current step's first `runStep` left.
   var stepBegan: (step: Step, at: ContinuousClock.Instant)?
+  /// When the update after the last commit began, and how long it took.
+  var updateBegan: ContinuousClock.Instant?
+  var updateSeconds: Double?
   /// Nil unless a trace was asked for, and after it could not be written.
   var trace: TraceFile?
   /// When the current step began by the trace's clock.
@@ -80,6 +83,7 @@ final class CoordinatorLoop {
         // One tick however late: the machine's time is the time in which it could listen.
         feed(.tick)
         if ticks.isMultiple(of: TraceFile.questionTicks) { askForClocks() }
+        if ticks.isMultiple(of: Self.fenceTicks) { checkFence() }
         tracing { trace throws(CoordinatorError) in try trace.flush() }
         ticks += 1
         nextTick = clock.now + tick
@@ -88,6 +92,17 @@ final class CoordinatorLoop {
     guard let outcome else { preconditionFailure("the loop ends with an outcome") }
     farewell()
     return outcome
+  }
+
+  /// Between two looks at whether this is still the run's coordinator: once a second.
+  private static let fenceTicks = 10
+
+  /// A coordinator that was stopped or cut off while another took over learns it from the journal.
+  private func checkFence() {
+    do throws(CoordinatorError) { try journal.checkNewest(machine.state.generation) } catch {
+      // A journal that cannot be read for the moment will be when the next step is committed, or then say so.
+      if case .superseded = error { feed(Self.event(of: error)) }
+    }
   }
 
   private func feed(_ event: CoordinatorEvent) {
@@ -134,12 +149,12 @@ final class CoordinatorLoop {
 
   /// Repeats the stop until each worker has hung up, so that it is not lost with the sockets.
   private func farewell() {
-    guard case .finished(let outcome) = machine.state.phase else { return }
+    guard case .finished(let outcome) = machine.state.phase, outcome.kind != .superseded else { return }
     var present = machine.state.membership.sorted
     let disposition: Stop.Disposition =
       switch outcome.kind {
       case .done: .done
-      case .drained, .requeue: .requeue
+      case .drained, .requeue, .superseded: .requeue
       default: .failed
       }
     let stop = Envelope(

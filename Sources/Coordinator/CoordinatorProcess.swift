@@ -68,7 +68,7 @@ public enum CoordinatorOutcome: Hashable, Sendable {
       case .done: .done(step: outcome.step)
       case .drained: .stopped(step: outcome.step, reason: outcome.reason)
       case .requeue: .requeue(reason: outcome.reason, lastCheckpoint: outcome.lastCheckpoint)
-      case .configuration, .data, .peer, .numbers, .notReproducible, .storage, .software:
+      case .superseded, .configuration, .data, .peer, .numbers, .notReproducible, .storage, .software:
         .failed(status: outcome.exitCode, reason: "\(outcome)")
       }
   }

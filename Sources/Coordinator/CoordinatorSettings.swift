@@ -7,6 +7,9 @@ public enum CoordinatorResume: Hashable, Sendable {
   case newest
   /// This state: 0 or a checkpoint.
   case step(Step)
+
+  /// Whether what workers hold beyond the state is not wanted.
+  var isRewind: Bool { if case .step = self { true } else { false } }
 }
 
 /// Everything that a coordinator is told when it starts.
@@ -56,7 +59,11 @@ public struct CoordinatorSettings: Sendable {
   /// Target tokens and images of a step, from the data index.
   public var denominators: @Sendable (Step) throws -> StepDenominators
   /// A worker that says nothing for so long is lost.
-  public var deadSeconds = 15.0
+  public var deadSeconds = 2.0
+  /// A worker that says nothing for so long is shown as suspected.
+  public var suspectSeconds = 1.0
+  /// Every how many steps each worker copies its state into another one's memory; 0 never.
+  public var copyEvery: Step = 10
   /// A worker that beats but finishes nothing for so long hangs.
   public var stuckSeconds = 600.0
 
@@ -110,6 +117,8 @@ public struct CoordinatorSettings: Sendable {
     settings.tracing = traceFile != nil
     settings.limits.tickSeconds = Self.tickSeconds
     settings.limits.heartbeatTicks = 5
+    settings.copyEvery = copyEvery
+    settings.limits.suspectTicks = UInt64(max(suspectSeconds, Self.tickSeconds) / Self.tickSeconds)
     settings.limits.deadTicks = UInt64(max(deadSeconds, Self.tickSeconds) / Self.tickSeconds)
     settings.limits.stuckTicks = UInt64(max(stuckSeconds, Self.tickSeconds) / Self.tickSeconds)
     return settings

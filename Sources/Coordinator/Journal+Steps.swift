@@ -33,7 +33,7 @@ extension Journal {
 
   /// Commits a step, durably. Steps must follow each other; one that is there already is compared bit by bit.
   public func commit(_ record: StepRecord, seconds: Double, at now: Double) throws(CoordinatorError) -> CommitResult {
-    try write { database in
+    try fenced(record.generation) { database in
       if let row = try Row.fetchOne(
         database, sql: "SELECT * FROM steps WHERE step = ?", arguments: [Int64(record.step)])
       {

@@ -8,7 +8,7 @@ import GRDB
 /// Write-ahead log with `synchronous = FULL`: what a call has written when it returns survives a crash of the
 /// machine. One thread writes; offline readers may open it at any time.
 public final class Journal: Sendable {
-  static let formatVersion = 1
+  static let formatVersion = 2
   let path: String
   let queue: DatabaseQueue
 
@@ -60,7 +60,8 @@ public final class Journal: Sendable {
       sql: """
         CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
         CREATE TABLE IF NOT EXISTS generations (
-          generation INTEGER PRIMARY KEY, host TEXT NOT NULL, process_id INTEGER NOT NULL, started_at REAL NOT NULL);
+          generation INTEGER PRIMARY KEY, host TEXT NOT NULL, process_id INTEGER NOT NULL, started_at REAL NOT NULL,
+          reason TEXT NOT NULL DEFAULT 'the coordinator started');
         CREATE TABLE IF NOT EXISTS plans (
           generation INTEGER PRIMARY KEY REFERENCES generations, from_step INTEGER NOT NULL, plan TEXT NOT NULL,
           reasons TEXT NOT NULL);
@@ -84,9 +85,15 @@ public final class Journal: Sendable {
           first_sample INTEGER PRIMARY KEY, next_sample INTEGER NOT NULL, generation INTEGER NOT NULL,
           reason TEXT NOT NULL);
         """)
-    if try Int.fetchOne(database, sql: "PRAGMA user_version") == 0 {
-      try database.execute(sql: "PRAGMA user_version = \(formatVersion)")
+    switch try Int.fetchOne(database, sql: "PRAGMA user_version") ?? 0 {
+    case 0: break
+    case 1:
+      // Generations were begun by starts of the coordinator alone.
+      try database.execute(
+        sql: "ALTER TABLE generations ADD COLUMN reason TEXT NOT NULL DEFAULT 'the coordinator started'")
+    default: return
     }
+    try database.execute(sql: "PRAGMA user_version = \(formatVersion)")
   }
 
   func read<Value>(_ body: (Database) throws -> Value) throws(CoordinatorError) -> Value {
@@ -133,9 +140,42 @@ extension Journal {
     try write { database in
       let newest = try Int64.fetchOne(database, sql: "SELECT max(generation) FROM generations") ?? 0
       try database.execute(
-        sql: "INSERT INTO generations VALUES (?, ?, ?, ?)", arguments: [newest + 1, host, processID, seconds])
+        sql: "INSERT INTO generations (generation, host, process_id, started_at) VALUES (?, ?, ?, ?)",
+        arguments: [newest + 1, host, processID, seconds])
       return Generation(UInt64(newest + 1))
     }
+  }
+
+  /// Begins a generation of this coordinator's: durable before anyone hears of it.
+  /// - Throws: ``CoordinatorError/superseded(path:by:)`` when the journal has it, or a newer one.
+  public func begin(
+    _ generation: Generation, reason: String, host: String, processID: Int32, at seconds: Double
+  ) throws(CoordinatorError) {
+    try fenced(Generation(generation.number - 1)) { database in
+      try database.execute(
+        sql: "INSERT INTO generations VALUES (?, ?, ?, ?, ?)",
+        arguments: [Int64(generation.number), host, processID, seconds, reason])
+    }
+  }
+
+  /// - Throws: ``CoordinatorError/superseded(path:by:)`` when another coordinator has begun a newer generation.
+  public func checkNewest(_ generation: Generation) throws(CoordinatorError) {
+    let newest = try read { try Self.newestGeneration($0) }
+    if newest > generation { throw .superseded(path: path, by: newest) }
+  }
+
+  private static func newestGeneration(_ database: Database) throws -> Generation {
+    Generation(UInt64(try Int64.fetchOne(database, sql: "SELECT max(generation) FROM generations") ?? 0))
+  }
+
+  /// A transaction that changes nothing unless `generation` is the newest: of two coordinators one can write.
+  func fenced<Value>(_ generation: Generation, _ body: (Database) throws -> Value) throws(CoordinatorError) -> Value {
+    let result: (value: Value?, newest: Generation) = try write { database in
+      let newest = try Self.newestGeneration(database)
+      return newest > generation ? (nil, newest) : (try body(database), newest)
+    }
+    guard let value = result.value else { throw .superseded(path: path, by: result.newest) }
+    return value
   }
 
   public func record(_ worker: WorkerRecord) throws(CoordinatorError) {
@@ -152,7 +192,7 @@ extension Journal {
   public func record(_ plan: PlanRecord) throws(CoordinatorError) {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys]
-    try write { database in
+    try fenced(plan.generation) { database in
       try database.execute(
         sql: "INSERT OR REPLACE INTO plans VALUES (?, ?, ?, ?)",
         arguments: [

@@ -48,10 +48,15 @@ struct RunOpening {
     try directory.writeConfiguration(settings.configuration)
     let generation = try journal.beginGeneration(
       host: Self.hostName, processID: ProcessInfo.processInfo.processIdentifier, at: now)
-    start = CoordinatorStart(
-      generation: generation, fromStep: from, lastCheckpoint: found.manifest?.step,
+    let newest = try journal.newestSteps(1).last?.record
+    var start = CoordinatorStart(
+      generation: generation, fromStep: from, committed: committed,
+      norm: newest.map { CommittedNorm(step: $0.step + 1, sumOfSquares: $0.gradientSumOfSquares) },
+      isRewind: settings.resume.isRewind, lastCheckpoint: found.manifest?.step,
       nextWorker: try journal.nextWorkerNumber(), evaluated: Set(try journal.validations().map(\.step)),
       saved: found.saved, deviceFingerprint: try Self.device(found.manifest, committed: committed, journal))
+    if let plan = try journal.newestPlan() { start.lastPlaced = Set(plan.plan.places.joined()) }
+    self.start = start
     self.journal = journal
     self.store = store
     self.run = run

@@ -58,7 +58,7 @@ extension StateOrigin {
       try WireLimits.count(holders.count, "prepare.holders", atMost: WireLimits.workers)
       self = .members(
         try holders.map { holder throws(WireError) in
-          Holder(
+          StateHolding(
             worker: WorkerID(holder.worker),
             parameters: try tensorRanges(holder.parameters, "prepare.holders.parameters"),
             moments: try tensorRanges(holder.moments, "prepare.holders.moments"))

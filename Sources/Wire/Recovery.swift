@@ -37,18 +37,9 @@ public enum StateOrigin: Hashable, Sendable {
   case seed
   case checkpoint
   /// Worker to worker: each tensor from a holder that all agree on (`StateTransfer`).
-  case members([Holder])
+  case members([StateHolding])
 
-  public struct Holder: Hashable, Sendable {
-    public var worker: WorkerID
-    public var parameters: [Range<Int>]
-    public var moments: [Range<Int>]
-    public init(worker: WorkerID, parameters: [Range<Int>], moments: [Range<Int>]) {
-      self.worker = worker
-      self.parameters = parameters
-      self.moments = moments
-    }
-  }
+  public typealias Holder = StateHolding
 }
 
 /// A sign of life, and what the coordinator still waits for: an answer that got lost is sent again.

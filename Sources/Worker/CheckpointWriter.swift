@@ -10,10 +10,12 @@ final class CheckpointWriter: Sendable {
     var snapshot: StateSnapshot
     var store: CheckpointStore
     var file: String
+    var generation: Generation
   }
   private struct Target: Sendable {
     var store: CheckpointStore
     var file: String
+    var generation: Generation
   }
   private let queue = BlockingQueue<Job>()
   private let lock = NSLock()
@@ -23,7 +25,7 @@ final class CheckpointWriter: Sendable {
 
   /// - Parameter report: called on the writer's thread with what the coordinator must hear.
   init(
-    snapshots: SnapshotBuffers, trace: TraceRecorder, report: @escaping @Sendable (ControlMessage) -> Void
+    snapshots: SnapshotBuffers, trace: TraceRecorder, report: @escaping @Sendable (ControlMessage, Generation) -> Void
   ) {
     let queue = queue
     let finished = finished
@@ -32,7 +34,7 @@ final class CheckpointWriter: Sendable {
         let message = trace.measure(.checkpointWrite, step: job.snapshot.step) { Self.write(job) }
         // Before the report: the next snapshot may be asked for as soon as the coordinator knows.
         snapshots.give(back: job.snapshot.buffer)
-        report(message)
+        report(message, job.generation)
       }
       finished.signal()
     }
@@ -41,13 +43,13 @@ final class CheckpointWriter: Sendable {
   }
 
   /// Where this generation's parts go.
-  func begin(store: CheckpointStore, file: String) {
-    lock.withLock { target = Target(store: store, file: file) }
+  func begin(store: CheckpointStore, file: String, generation: Generation) {
+    lock.withLock { target = Target(store: store, file: file, generation: generation) }
   }
 
   func write(_ snapshot: StateSnapshot) {
     guard let target = lock.withLock({ target }) else { preconditionFailure("a snapshot before a place") }
-    queue.push(Job(snapshot: snapshot, store: target.store, file: target.file))
+    queue.push(Job(snapshot: snapshot, store: target.store, file: target.file, generation: target.generation))
   }
 
   /// Finishes what is queued.
@@ -62,8 +64,7 @@ final class CheckpointWriter: Sendable {
         step: job.snapshot.step, file: job.file,
         tensors: job.snapshot.entries.map { entry in
           TensorSource(
-            path: entry.path, shape: entry.shape,
-            bytes: UnsafeRawBufferPointer(rebasing: job.snapshot.buffer.bytes[entry.bytes]))
+            path: entry.path, shape: entry.shape, bytes: job.snapshot.bytes(of: entry))
         })
       // The sources are addresses: the memory stays until here.
       withExtendedLifetime(job.snapshot.buffer) {}

@@ -7,6 +7,7 @@ extension StageExecutor {
   func evaluate(step: Step) throws -> Evaluated {
     var losses: [MicrobatchLoss] = []
     for action in evaluation.actions {
+      try progress.checkGeneration()
       switch action {
       case .receiveActivation(let m):
         progress.enter("receive", step: step)

@@ -1,27 +1,20 @@
 import Checkpoints
 import ClusterModel
+import Collectives
 import Compute
 import Foundation
 import TransfusionModel
-
-/// A copy of a worker's share of the state, on the host, that a background thread writes while training
-/// goes on.
-struct StateSnapshot: Sendable {
-  struct Entry: Sendable {
-    var path: String
-    var shape: [Int]
-    /// Where its float32 values lie in the buffer.
-    var bytes: Range<Int>
-  }
-  var step: Step
-  var entries: [Entry]
-  var buffer: SnapshotBuffer
-}
+import Wire
 
 extension StageExecutor {
-  static func parameterPath(_ name: String) -> String { "/parameters/\(name)" }
-  static func firstMomentPath(_ name: String) -> String { "/adamw/first_moment/\(name)" }
-  static func secondMomentPath(_ name: String) -> String { "/adamw/second_moment/\(name)" }
+  /// The name of a part of a tensor's state in a checkpoint's files.
+  static func path(_ name: String, _ part: StatePart) -> String {
+    switch part {
+    case .parameters: "/parameters/\(name)"
+    case .firstMoment: "/adamw/first_moment/\(name)"
+    case .secondMoment: "/adamw/second_moment/\(name)"
+    }
+  }
 
   /// State 0: parameters from the seed, moments zero.
   func initialise() throws {
@@ -36,62 +29,90 @@ extension StageExecutor {
   /// The coordinator has verified the files; each tensor is checked against its hash again as it is read.
   func load(step: Step, from store: CheckpointStore) throws {
     let reader = CheckpointReader(store: store, manifest: try store.manifest(of: step))
-    for parameter in stage.parameters {
-      try load(Self.parameterPath(parameter.specification.name), of: reader, into: parameter.view(of: stage.values))
+    for (tensor, part, view) in stateTensors {
+      progress.enter("loading", step: step)
+      let path = Self.path(tensor.specification.name, part)
+      let values = try reader.floats(path)
+      guard values.count == view.count else {
+        throw WorkerError.step(
+          reason: "\(path) of checkpoint step \(step) has \(values.count) elements, the model \(view.count)")
+      }
+      device.upload(values, to: view)
     }
-    for tensor in owned {
-      let parameter = stage.parameters[tensor.index].specification
-      try load(
-        Self.firstMomentPath(parameter.name), of: reader,
-        into: firstMoments.slice(at: tensor.offset, shape: Extents(parameter.shape)))
-      try load(
-        Self.secondMomentPath(parameter.name), of: reader,
-        into: secondMoments.slice(at: tensor.offset, shape: Extents(parameter.shape)))
-    }
+    try stateIsComplete()
+  }
+
+  /// Takes one tensor of the state.
+  func take(_ bytes: UnsafeRawBufferPointer, at offset: Int, of view: Tensor) {
+    let size = MemoryLayout<Float>.size
+    device.upload(bytes, to: view.reshaped([view.count]).slice(at: offset / size, shape: [bytes.count / size]))
+  }
+
+  /// To be called when all of ``stateTensors`` are taken.
+  func stateIsComplete() throws {
     stage.refreshComputeCopies()
     try device.wait()
   }
 
-  private func load(_ path: String, of reader: CheckpointReader, into tensor: Tensor) throws {
-    progress.enter("loading", step: reader.manifest.step)
-    let values = try reader.floats(path)
-    guard values.count == tensor.count else {
-      throw WorkerError.step(
-        reason:
-          "\(path) of checkpoint step \(reader.manifest.step) has \(values.count) elements, the model \(tensor.count)")
+  /// Everything that this place needs of a state: all of the stage's parameters, the moments of what it owns and
+  /// backs.
+  var stateTensors: [(parameter: StageParameter, part: StatePart, view: Tensor)] {
+    var tensors: [(parameter: StageParameter, part: StatePart, view: Tensor)] = []
+    for parameter in stage.parameters {
+      tensors.append((parameter, .parameters, flat(parameter, in: stage.values, at: parameter.offset)))
     }
-    device.upload(values, to: tensor)
+    for tensor in owned + backed {
+      let parameter = stage.parameters[tensor.index]
+      tensors.append((parameter, .firstMoment, flat(parameter, in: firstMoments, at: tensor.offset)))
+      tensors.append((parameter, .secondMoment, flat(parameter, in: secondMoments, at: tensor.offset)))
+    }
+    return tensors
+  }
+
+  private func flat(_ parameter: StageParameter, in tensor: Tensor, at offset: Int) -> Tensor {
+    tensor.slice(at: offset, shape: [parameter.specification.count])
+  }
+
+  // MARK: What it can give
+
+  /// What of state ``heldStep`` is here: parameters of others are as old as the last gather that was complete.
+  var holding: HeldState {
+    func ranges(_ indices: some Sequence<Int>) -> [Range<Int>] {
+      StateTransfer.union(indices.map { stage.parameters[$0].tensorIndex }.map { $0..<$0 + 1 })
+    }
+    let moments = ranges((owned + backed).map(\.index))
+    return HeldState(
+      step: heldStep, parameters: isGathered ? ranges(stage.parameters.indices) : moments, moments: moments)
   }
 
   /// Copies what this worker owns: the only part of a checkpoint that training waits for.
-  func snapshot(step: Step) throws -> StateSnapshot {
+  func snapshot(step: Step, in buffers: SnapshotBuffers) throws -> StateSnapshot {
     try timed(\.checkpoint, .snapshot, step: step) {
-      let size = MemoryLayout<Float>.size
-      let elements = owned.reduce(0) { $0 + count(of: $1) }
-      let buffer = snapshots.take(byteCount: 3 * elements * size)
-      func copy(_ tensor: Tensor, at element: Int) throws {
-        let part = buffer.bytes[element * size..<(element + tensor.count) * size]
-        try device.download(tensor, into: UnsafeMutableRawBufferPointer(rebasing: part))
-      }
-      var entries: [StateSnapshot.Entry] = []
-      for tensor in owned {
-        let parameter = stage.parameters[tensor.index]
-        let specification = parameter.specification
-        let count = specification.count
-        try copy(stage.values.slice(at: parameter.offset, shape: [count]), at: tensor.offset)
-        let paths = [Self.parameterPath, Self.firstMomentPath, Self.secondMomentPath]
-        for (part, path) in paths.enumerated() {
-          let start = (part * elements + tensor.offset) * size
-          entries.append(
-            StateSnapshot.Entry(
-              path: path(specification.name), shape: specification.shape, bytes: start..<start + count * size))
-        }
-      }
-      if elements > 0 {
-        try copy(firstMoments, at: elements)
-        try copy(secondMoments, at: 2 * elements)
-      }
-      return StateSnapshot(step: step, entries: entries, buffer: buffer)
+      let owned = Set(owned.map { stage.parameters[$0.index].tensorIndex })
+      return try snapshot(in: buffers) { owned.contains($0.tensor) }
     }
+  }
+
+  /// Copies some of what this worker holds.
+  func snapshot(in buffers: SnapshotBuffers, where isWanted: (StateSnapshot.Key) -> Bool) throws -> StateSnapshot {
+    var entries: [StateSnapshot.Entry] = []
+    var views: [Tensor] = []
+    var end = 0
+    for (parameter, part, view) in stateTensors {
+      let key = StateSnapshot.Key(tensor: parameter.tensorIndex, part: part)
+      guard isWanted(key) else { continue }
+      let size = view.count * MemoryLayout<Float>.size
+      entries.append(
+        StateSnapshot.Entry(
+          key: key, path: Self.path(parameter.specification.name, part), shape: parameter.specification.shape,
+          bytes: end..<end + size))
+      views.append(view)
+      end += size
+    }
+    let buffer = buffers.take(byteCount: end)
+    for (entry, view) in zip(entries, views) {
+      try device.download(view, into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[entry.bytes]))
+    }
+    return StateSnapshot(step: heldStep, entries: entries, buffer: buffer)
   }
 }

@@ -1,4 +1,5 @@
 import ClusterModel
+import Collectives
 import Compute
 import Foundation
 import TransfusionModel
@@ -17,6 +18,7 @@ extension StageExecutor {
     var leafGradient: Tensor?
 
     for action in schedule.actions {
+      try progress.checkGeneration()
       switch action {
       case .receiveActivation(let m):
         progress.enter("receive", step: step)
@@ -43,7 +45,7 @@ extension StageExecutor {
           .activationGradient, step: step, m, to: place.stage - 1, stage.inputGradient(slot: schedule.slot(for: m)))
       case .reduce:
         progress.enter("reduce", step: step)
-        norms = try timed(\.reduce, .reduce, step: step) { try completeSums() }
+        norms = try timed(\.reduce, .reduce, step: step) { try completeSums(step) }
       case .update, .evaluate:
         break  // The update waits for the coordinator's word: `update(_:)`.
       }
@@ -96,21 +98,43 @@ extension StageExecutor {
     return first.offset..<last.offset + last.specification.count
   }
 
-  /// Waits for the other replicas' parts of the sums.
-  private func completeSums() throws -> [TensorNorm] {
+  /// Waits for the other replicas' parts of the sums, and exchanges whole ones with the backups.
+  private func completeSums(_ step: Step) throws -> [TensorNorm] {
     let gradient = sums.finished[try group.complete()].gradient
     // Back to the pool, which nobody draws from before the next step.
     sums.reset()
-    summed = gradient
+    for tensor in owned {
+      guard let backup = TensorOwnership.backup(of: place.replica, replicas: plan.replicaCount) else { break }
+      let sum = sum(of: tensor, in: gradient)
+      try link.send(
+        sumKey(tensor, step), to: [plan.places[backup][place.stage]], byteCount: sum.count * sum.type.sizeBytes
+      ) { try device.download(sum, into: $0) }
+    }
     for (position, tensor) in owned.enumerated() {
-      device.sumOfSquares(
-        gradient.slice(at: stage.parameters[tensor.index].offset, shape: [count(of: tensor)]), into: squares,
-        at: position)
+      device.sumOfSquares(sum(of: tensor, in: gradient), into: squares, at: position)
     }
     let values = try device.doubles(squares)
+    for tensor in backed {
+      let sum = sum(of: tensor, in: gradient)
+      let size = sum.type.sizeBytes
+      try link.withReceived(
+        sumKey(tensor, step), from: plan.places[owners[tensor.index]][place.stage], byteCount: sum.count * size
+      ) { bytes, offset in
+        device.upload(bytes, to: sum.slice(at: offset / size, shape: [bytes.count / size]))
+      }
+    }
+    summed = gradient
     return owned.enumerated().map { position, tensor in
       TensorNorm(tensor: UInt32(stage.parameters[tensor.index].tensorIndex), sumOfSquares: values[position])
     }
+  }
+
+  private func sum(of tensor: OwnedTensor, in gradient: Tensor) -> Tensor {
+    gradient.slice(at: stage.parameters[tensor.index].offset, shape: [count(of: tensor)])
+  }
+
+  private func sumKey(_ tensor: OwnedTensor, _ step: Step) -> FrameKey {
+    FrameKey(kind: .wholeSum, step: step, stage: UInt32(place.stage), part: UInt32(tensor.index))
   }
 
   private func load(_ m: Int, step: Step) throws {

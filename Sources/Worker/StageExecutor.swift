@@ -34,19 +34,28 @@ final class StageExecutor {
   let validationMicrobatches: Range<Int>
   let prefetcher: MicrobatchPrefetcher
 
-  /// Of each of the stage's tensors, the replica that owns it.
+  /// Of each of the stage's tensors, the replica that owns it: sums its gradient, reports its norm, writes it into
+  /// checkpoints.
   let owners: [Int]
   /// The tensors this worker owns: their place in `stage.parameters`, and where their moments lie.
   let owned: [OwnedTensor]
+  /// The tensors whose state this worker keeps beside their owner, in case that goes: their moments lie behind those of
+  /// the owned ones.
+  let backed: [OwnedTensor]
   let firstMoments: Tensor
   let secondMoments: Tensor
   /// The sums of the owned tensors' gradients, in flat layout, from `run` to `update`: one of the leaf sums, where
   /// they lie.
   var summed: Tensor?
+  /// The state that the owned tensors are in.
+  var heldStep: Step
+  /// Whether the parameters that other replicas own are of the same state.
+  var isGathered = true
+  /// Whether the state is here at all: false while it is loaded.
+  var isComplete = true
   let squares: Tensor
 
   var sums: LeafSums
-  let snapshots: SnapshotBuffers
   /// Targets and images of the microbatch in each slot.
   var counts: [Denominators]
   var phases = PhaseSeconds()
@@ -62,10 +71,10 @@ final class StageExecutor {
 
   init(
     configuration: RunConfiguration, plan: Plan, place: Place, fromStep: Step, device: any Device, link: any Link,
-    source: MicrobatchSource, progress: WorkerProgress, trace: TraceRecorder, snapshots: SnapshotBuffers
+    source: MicrobatchSource, progress: WorkerProgress, trace: TraceRecorder
   ) throws {
     self.trace = trace
-    self.snapshots = snapshots
+    heldStep = fromStep
     self.configuration = configuration
     self.device = device
     self.link = link
@@ -103,6 +112,13 @@ final class StageExecutor {
       offset += sizes[index]
     }
     self.owned = owned
+    var backed: [OwnedTensor] = []
+    for index in stage.parameters.indices
+    where TensorOwnership.backup(of: owners[index], replicas: plan.replicaCount) == place.replica {
+      backed.append(OwnedTensor(index: index, offset: offset))
+      offset += sizes[index]
+    }
+    self.backed = backed
     firstMoments = try device.allocate(.float32, [max(offset, 1)])
     secondMoments = try device.allocate(.float32, [max(offset, 1)])
     squares = try device.allocate(.float64, [max(owned.count, 1)])

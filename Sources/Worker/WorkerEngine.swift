@@ -3,6 +3,7 @@ import ClusterModel
 import Collectives
 import Compute
 import Configuration
+import ControlPlane
 import Foundation
 import Tracing
 import TrainingData
@@ -12,16 +13,16 @@ import Wire
 
 extension DataPlane: Link {}
 
-/// The compute thread and the checkpoint writer: commands in, messages for the coordinator out.
+/// The compute thread, the checkpoint writer and the keeper of copies: orders in, what happened out.
 ///
-// Safe because `executor`, `device`, `setup` are touched by the compute thread alone once it runs; queues,
-// progress and the waker are made for sharing.
+// Safe because `executor`, `device`, `setup` and `source` are touched by the compute thread alone once it runs;
+// queues, progress and the waker are made for sharing.
 final class WorkerEngine: @unchecked Sendable {
-  enum Command: Sendable {
-    case prepare(Prepare, Generation)
-    case run(Step)
-    case update(Update)
-    case evaluate(Step)
+  struct Command: Sendable {
+    var order: WorkerOrder
+    var me: WorkerID
+    var number: UInt64
+    var generation: Generation
   }
   private struct Setup {
     var welcome: Welcome
@@ -30,8 +31,8 @@ final class WorkerEngine: @unchecked Sendable {
   }
 
   let commands = BlockingQueue<Command>()
-  /// What the control thread sends next.
-  let outbox = BlockingQueue<ControlMessage>()
+  /// What the control thread is to know.
+  let outbox = BlockingQueue<WorkerEvent>()
   let progress = WorkerProgress()
   /// On when the welcome asked for it.
   let trace = TraceRecorder()
@@ -42,8 +43,13 @@ final class WorkerEngine: @unchecked Sendable {
   private var device: CPUDevice?
   private var setup: Setup?
   private var executor: StageExecutor?
+  private var source: MicrobatchSource?
+  /// What was held when the generation was prepared: kept until everybody is ready, because the generation may end
+  /// before.
+  private var carried: [StateSnapshot] = []
   private var reportedPageFaults: UInt64 = 0
   private let writer: CheckpointWriter
+  private let keeper: CopyKeeper
   private let snapshots = SnapshotBuffers()
   private var thread: Thread?
   private let finished = DispatchSemaphore(value: 0)
@@ -54,10 +60,15 @@ final class WorkerEngine: @unchecked Sendable {
     self.waker = waker
     let outbox = outbox
     let trace = trace
-    writer = CheckpointWriter(snapshots: snapshots, trace: trace) { message in
+    let progress = progress
+    writer = CheckpointWriter(snapshots: snapshots, trace: trace) { message, generation in
       // The span goes first: after the last checkpoint's report nobody listens any more.
-      if trace.isOn { outbox.push(.traced(Traced(trace.drain()))) }
-      outbox.push(message)
+      if trace.isOn { outbox.push(.noted(.traced(Traced(trace.drain())), generation: generation)) }
+      outbox.push(.noted(message, generation: generation))
+      waker.wake()
+    }
+    keeper = CopyKeeper { step in
+      outbox.push(.noted(.copied(step: step), generation: progress.generation))
       waker.wake()
     }
   }
@@ -89,17 +100,27 @@ final class WorkerEngine: @unchecked Sendable {
     thread.start()
   }
 
-  /// Ends both threads; a checkpoint part that is being written is finished first.
+  /// Ends what is done and what was to be done for older generations than this one. Any thread.
+  func interrupt(_ generation: Generation, reason: String) {
+    _ = commands.drain()
+    // In this order: whoever enters a generation in between sees the one or the other.
+    progress.overtake(by: generation)
+    dataPlane.interrupt(reason: reason)
+  }
+
+  /// Ends all threads; a checkpoint part that is being written is finished first.
   func stop() {
+    progress.overtake(by: Generation(.max))
     dataPlane.interrupt(reason: "the worker is stopping")
     commands.close(discarding: true)
     if thread != nil { finished.wait() }
+    keeper.stop()
     writer.stop()
     dataPlane.close()
   }
 
-  private func post(_ message: ControlMessage) {
-    outbox.push(message)
+  private func post(_ event: WorkerEvent) {
+    outbox.push(event)
     waker.wake()
   }
 
@@ -107,46 +128,68 @@ final class WorkerEngine: @unchecked Sendable {
     while true {
       let waited = trace.now
       guard let command = commands.pop() else { break }
-      if let step = command.waitedForStep { trace.record(.barrier, step: step, from: waited) }
+      if let step = command.order.waitedForStep { trace.record(.barrier, step: step, from: waited) }
+      progress.begin(command.generation)
       do {
-        try perform(command)
+        try progress.checkGeneration()
+        if let answer = try perform(command) {
+          post(.done(answer, order: command.number, generation: command.generation))
+        }
+        postTrace(command)
       } catch {
-        post(.failed(kind: FailureKind(error), reason: "\(error)"))
+        post(
+          .failed(
+            FailureKind(error), reason: "\(error)", order: command.number, generation: command.generation))
       }
     }
     executor?.stop()
     executor = nil
   }
 
-  private func perform(_ command: Command) throws {
-    switch command {
-    case .prepare(let prepare, let generation): try begin(prepare, generation)
-    case .run(let step):
-      post(.reduced(try current().run(step: step)))
+  private func perform(_ command: Command) throws -> ControlMessage? {
+    switch command.order {
+    case .standing, .prepare: break
+    // Everybody was ready: the generation has begun.
+    case .runStep, .update, .evaluate, .save: carried = []
+    }
+    switch command.order {
+    case .standing: return .standing(standing())
+    case .prepare(let prepare): return .ready(try begin(prepare, command))
+    case .runStep(let step): return .reduced(try current().run(step: step))
     case .update(let update):
       let executor = try current()
       var updated = try executor.update(update)
-      if update.checkpoint {
-        let snapshot = try executor.snapshot(step: update.step + 1)
-        updated.phases = executor.phases
-        writer.write(snapshot)
+      if update.checkpoint { try save(executor) }
+      if update.copy, let setup {
+        let snapshot = try executor.snapshot(step: executor.heldStep, in: SnapshotBuffers())
+        keeper.begin(
+          snapshot, me: command.me, plan: executor.plan, model: setup.configuration.model, link: dataPlane)
       }
-      post(.updated(updated))
-      postTrace()
-    case .evaluate(let step):
-      post(.evaluated(try current().evaluate(step: step)))
-      postTrace()
+      updated.phases = executor.phases
+      return .updated(updated)
+    case .evaluate(let step): return .evaluated(try current().evaluate(step: step))
+    case .save(let step):
+      let executor = try current()
+      guard executor.heldStep == step else {
+        throw WorkerError.step(reason: "asked to save state \(step) while holding state \(executor.heldStep)")
+      }
+      try save(executor)
+      return nil
     }
   }
 
+  private func save(_ executor: StageExecutor) throws {
+    writer.write(try executor.snapshot(step: executor.heldStep, in: snapshots))
+  }
+
   /// Hands what was recorded to the coordinator; after the report that others wait for.
-  private func postTrace() {
-    guard trace.isOn else { return }
+  private func postTrace(_ command: Command) {
+    guard trace.isOn, command.order.isTraced else { return }
     var report = Traced(trace.drain())
     let faults = ProcessMemory.pageFaults
     report.pageFaults = faults - reportedPageFaults
     reportedPageFaults = faults
-    post(.traced(report))
+    post(.noted(.traced(report), generation: command.generation))
   }
 
   private func current() throws -> StageExecutor {
@@ -154,49 +197,108 @@ final class WorkerEngine: @unchecked Sendable {
     return executor
   }
 
-  private func begin(_ prepare: Prepare, _ generation: Generation) throws {
+  // MARK: Generations
+
+  private func standing() -> Standing {
+    progress.enter("idle", step: executor?.heldStep ?? 0)
+    return Standing(
+      live: executor.flatMap { $0.isComplete ? $0.holding : nil }, hasSums: executor?.summed != nil,
+      copies: (keeper.copies.all + carried).map { copy in
+        let (parameters, moments) = copy.tensors
+        return HeldState(step: copy.step, parameters: parameters, moments: moments)
+      })
+  }
+
+  private func begin(_ prepare: Prepare, _ command: Command) throws -> Ready {
     guard let setup, let device else { throw WorkerError.step(reason: "prepared before the welcome") }
-    let configuration = setup.configuration
+    let (configuration, me, step) = (setup.configuration, command.me, prepare.fromStep)
+    progress.enter("loading", step: step)
+    let peers = Dictionary(prepare.peers.map { ($0.worker, $0.dataEndpoint) }) { first, _ in first }
+    let (pieces, given) = try give(prepare, me, configuration.model)
     executor?.stop()
     executor = nil
-    progress.enter("loading", step: prepare.fromStep)
-    let peers = Dictionary(prepare.peers.map { ($0.worker, $0.dataEndpoint) }) { first, _ in first }
-    try dataPlane.enter(run: setup.run, generation: generation, me: setup.welcome.worker, peers: peers)
-    let source = try configuration.microbatchSource()
-    guard let place = prepare.plan.place(of: setup.welcome.worker) else {
-      // A spare holds nothing and waits.
-      progress.enter("idle", step: prepare.fromStep)
-      post(.ready(Ready(step: prepare.fromStep, dataFingerprint: source.dataset.fingerprint, memoryBytes: 0)))
-      return
+    try dataPlane.enter(run: setup.run, generation: command.generation, me: me, peers: peers)
+    // `enter` has cleared an interruption that was meant for this very generation.
+    do { try progress.checkGeneration() } catch {
+      dataPlane.interrupt(reason: "\(error)")
+      throw error
     }
-    let executor = try StageExecutor(
-      configuration: configuration, plan: prepare.plan, place: place, fromStep: prepare.fromStep, device: device,
-      link: dataPlane, source: source, progress: progress, trace: trace, snapshots: snapshots)
-    // Before anything that can fail: whoever replaces it stops its data thread.
-    self.executor = executor
-    let store = CheckpointStore(directory: setup.welcome.runDirectory + "/checkpoints")
-    writer.begin(store: store, file: String(format: "worker-%04d.h5", prepare.plan.rank(of: setup.welcome.worker) ?? 0))
-    if prepare.fromStep == 0 {
-      try executor.initialise()
+    let exchange = try pieces.map { try StateExchange(step: step, me: me, pieces: $0, from: given, link: dataPlane) }
+    let source = try self.source ?? configuration.microbatchSource()
+    self.source = source
+    if let place = prepare.plan.place(of: me) {
+      let executor = try StageExecutor(
+        configuration: configuration, plan: prepare.plan, place: place, fromStep: step, device: device,
+        link: dataPlane, source: source, progress: progress, trace: trace)
+      // Before anything that can fail: whoever replaces it stops its data thread.
+      self.executor = executor
+      executor.isComplete = false
+      let store = CheckpointStore(directory: setup.welcome.runDirectory + "/checkpoints")
+      writer.begin(
+        store: store,
+        // A writer of an earlier generation may still be at work: no two write one file.
+        file: String(format: "worker-%04d-g%llu.h5", prepare.plan.rank(of: me) ?? 0, command.generation.number),
+        generation: command.generation)
+      switch prepare.origin {
+      case .seed: try executor.initialise()
+      case .checkpoint: try executor.load(step: step, from: store)
+      case .members: try exchange?.receive(into: executor, progress: progress)
+      }
+      executor.isComplete = true
+      progress.enter("barrier", step: step)
     } else {
-      try executor.load(step: prepare.fromStep, from: store)
+      // A spare holds nothing and waits; one that leaves gives away what it held.
+      try exchange?.receive(into: nil, progress: progress)
+      progress.enter("idle", step: step)
     }
-    progress.enter("barrier", step: prepare.fromStep)
-    post(
-      .ready(
-        Ready(
-          step: prepare.fromStep, dataFingerprint: source.dataset.fingerprint,
-          memoryBytes: UInt64(ProcessMemory.residentBytes))))
+    return Ready(
+      step: step, dataFingerprint: source.dataset.fingerprint, memoryBytes: UInt64(ProcessMemory.residentBytes))
+  }
+
+  /// What this worker gives and keeps of the state that the generation begins with, in host memory: its device's
+  /// memory is about to be used for something else.
+  private func give(_ prepare: Prepare, _ me: WorkerID, _ model: ModelConfiguration) throws
+    -> (pieces: [StateTransfer.Piece]?, given: [StateSnapshot])
+  {
+    guard case .members(let holders) = prepare.origin else { return (nil, []) }
+    if let executor, let norm = prepare.gradientSumOfSquares, executor.heldStep + 1 == prepare.fromStep,
+      executor.summed != nil
+    {
+      try executor.updateOwned(Update(step: executor.heldStep, gradientSumOfSquares: norm, checkpoint: false))
+    }
+    guard
+      let pieces = StateTransfer.pieces(
+        held: holders, needed: StateNeeds.needs(of: prepare.plan, model, withBackups: true))
+    else {
+      throw WorkerError.step(reason: "asked to begin with state \(prepare.fromStep), parts of which nobody holds")
+    }
+    // The freshest last: it counts where a tensor is there twice.
+    if let executor, executor.isComplete {
+      let holding = executor.holding
+      let held = Set(holding.parameters.joined())
+      carried = [
+        try executor.snapshot(in: SnapshotBuffers()) { $0.part != .parameters || held.contains($0.tensor) }
+      ]
+    }
+    let given = (keeper.copies.all + carried).filter { $0.step == prepare.fromStep }
+    return (pieces, given)
   }
 }
 
-extension WorkerEngine.Command {
-  /// The step for whose sake the compute thread waited for this command.
+extension WorkerOrder {
+  /// The step for whose sake the compute thread waited for this order.
   var waitedForStep: Step? {
     switch self {
-    case .prepare: nil
-    case .run(let step), .evaluate(let step): step
+    case .standing, .prepare, .save: nil
+    case .runStep(let step), .evaluate(let step): step
     case .update(let update): update.step
+    }
+  }
+  /// Whether spans are reported after it.
+  var isTraced: Bool {
+    switch self {
+    case .update, .evaluate: true
+    case .standing, .prepare, .runStep, .save: false
     }
   }
 }
@@ -216,7 +318,7 @@ extension FailureKind {
       case DeviceError.library: .software
       case is DeviceError, is ConfigurationError, is ModelConfigurationError: .configuration
       case is CheckpointError: .storage
-      case is DataPlaneError, is TransportError: .peerLost
+      case is DataPlaneError, is TransportError, WorkerError.overtaken: .peerLost
       default: .software
       }
   }

@@ -12,6 +12,8 @@ public enum WorkerError: Error, CustomStringConvertible {
   case stopped(reason: String)
   /// The data directory does not fit the configuration.
   case data(reason: String)
+  /// A new generation has begun: what is being computed is of no use any more.
+  case overtaken(by: Generation)
   /// A step failed on this worker.
   case step(reason: String)
 
@@ -21,9 +23,10 @@ public enum WorkerError: Error, CustomStringConvertible {
       "no coordinator answered at \(address) within \(Int(seconds)) s: is it running, and is the address right?"
     case .refused(let reason): "the coordinator refused this worker: \(reason)"
     case .coordinatorLost(let address, let seconds):
-      "the coordinator at \(address) has been silent for \(Int(seconds)) s; start it again with `transfusion resume`"
+      "the coordinator at \(address) has been silent for \(Int(seconds)) s; start it again with the same command"
     case .stopped(let reason): "the coordinator stopped the run: \(reason)"
     case .data(let reason): "data: \(reason)"
+    case .overtaken(let generation): "overtaken by \(generation)"
     case .step(let reason): reason
     }
   }

@@ -1,6 +1,7 @@
 import ClusterModel
 import Compute
 import Configuration
+import ControlPlane
 import Foundation
 import Logging
 import TransfusionModel
@@ -21,8 +22,8 @@ public struct WorkerOptions: Sendable {
   public var allowPlaintext: Bool
   /// How long to wait for the coordinator's first answer.
   public var joinTimeoutSeconds: Double = 60
-  /// Silence after which the coordinator counts as lost.
-  public var coordinatorSilenceSeconds: Double = 30
+  /// How long a member waits for a coordinator that has gone, to be started again.
+  public var coordinatorTimeoutSeconds: Double = 600
 
   public init(
     address: String, threads: Int, memoryLimitBytes: Int, pin: Bool = false, dataListen: String? = nil,
@@ -35,6 +36,14 @@ public struct WorkerOptions: Sendable {
     self.dataListen = dataListen
     self.allowPlaintext = allowPlaintext
   }
+
+  var machineSettings: WorkerMachineSettings {
+    var settings = WorkerMachineSettings()
+    settings.tickSeconds = Double(WorkerProcess.pollMilliseconds) / 1_000
+    settings.joinTicks = UInt64(max(1, joinTimeoutSeconds / settings.tickSeconds))
+    settings.lostTicks = UInt64(max(1, coordinatorTimeoutSeconds / settings.tickSeconds))
+    return settings
+  }
 }
 
 /// How a worker's run ended.
@@ -43,35 +52,33 @@ public enum WorkerOutcome: Sendable, Equatable {
   case requeue(reason: String)
 }
 
-/// The worker's shell: joins a coordinator, moves messages between it and the compute thread, beats.
-///
-/// It contains no protocol decisions: what to compute next is the coordinator's, how is the executor's.
+/// The worker's shell: moves messages between the coordinator, ``WorkerMachine``, which makes every decision of the
+/// protocol, and the compute thread.
 public final class WorkerProcess {
   private let options: WorkerOptions
   private let log: Logger
-  private let stopRequested: @Sendable () -> Bool
+  private let stopCount: @Sendable () -> Int
   private let client: ControlClient
   private let dataPlane: DataPlane
   private let engine: WorkerEngine
+  private var machine: WorkerMachine
+  private var ending: WorkerEnding?
   private let clock = ContinuousClock()
 
-  private var runID = RunID("")
-  private var generation = Generation(0)
-  private var worker: WorkerID?
-  private var saidLeaving = false
-
-  static let heartbeatSeconds = 0.25
   static let pollMilliseconds = 50
 
-  public init(_ options: WorkerOptions, log: Logger, stopRequested: @escaping @Sendable () -> Bool) throws {
+  /// - Parameter stopCount: how often a stop was asked for so far. The first lets the worker leave once others hold what
+  ///   it holds; a second ends it at once.
+  public init(_ options: WorkerOptions, log: Logger, stopCount: @escaping @Sendable () -> Int) throws {
     self.options = options
     self.log = log
-    self.stopRequested = stopRequested
+    self.stopCount = stopCount
+    machine = WorkerMachine(settings: options.machineSettings)
     client = try ControlClient(address: options.address, allowPlaintext: options.allowPlaintext)
     dataPlane = try DataPlane(
       bind: options.dataListen ?? Endpoint.binding(toward: options.address), allowPlaintext: options.allowPlaintext,
-      // The coordinator knows who hangs and ends waits by `stop`; a wait as such may be long.
-      limits: DataPlaneLimits(receiveTimeoutSeconds: 7 * 86_400))
+      // The coordinator knows who hangs and ends waits by a new generation; a wait as such may be long.
+      limits: DataPlaneLimits(receiveTimeoutSeconds: 7 * 86_400), note: { [log] in log.debug("\($0)") })
     engine = WorkerEngine(options: options, dataPlane: dataPlane, waker: client.waker)
   }
 
@@ -79,92 +86,64 @@ public final class WorkerProcess {
   public func run() throws -> WorkerOutcome {
     defer { engine.stop() }
     let hello = try engine.introduce(dataEndpoint: dataPlane.endpoint)
-    send(.hello(hello))
-    let start = clock.now
-    var lastHeard = clock.now
-    var lastBeat = clock.now
-    var joined = false
+    try feed(.started(hello))
+    let tick = Duration.milliseconds(Self.pollMilliseconds)
+    var nextTick = clock.now + tick
+    var timesAsked = 0
     while true {
-      for envelope in try client.poll(timeoutMilliseconds: Self.pollMilliseconds) {
-        // Before the welcome the run is unknown; afterwards every message must be of this run and of no
-        // older generation.
-        guard envelope.sender == .coordinator, !joined || envelope.run == runID, envelope.generation >= generation
-        else { continue }
-        lastHeard = clock.now
-        if let outcome = try handle(envelope) { return outcome }
-        if worker != nil { joined = true }
+      let wait = max(.zero, nextTick - clock.now)
+      for envelope in try client.poll(timeoutMilliseconds: Int(wait / .milliseconds(1)) + 1) {
+        try feed(.message(envelope))
       }
-      for message in engine.outbox.drain() {
-        send(message)
-        if case .updated(let updated) = message { log.debug("\(PhaseLine(updated))") }
+      for event in engine.outbox.drain() {
+        if case .done(.updated(let updated), _, _) = event { log.debug("\(PhaseLine(updated))") }
+        try feed(event)
       }
+      while timesAsked < stopCount(), ending == nil {
+        timesAsked += 1
+        try feed(.stopRequested(reason: "asked to stop"))
+      }
+      if clock.now >= nextTick {
+        // One tick however late: silence in which this thread did not listen counts against nobody.
+        nextTick = clock.now + tick
+        try feed(.tick(engine.progress.heartbeat))
+      }
+      if let ending { return try outcome(ending) }
+    }
+  }
 
-      let now = clock.now
-      if !joined {
-        let waited = (now - start) / .seconds(1)
-        if waited > options.joinTimeoutSeconds {
-          throw WorkerError.unreachable(address: options.address, seconds: waited)
-        }
-        if stopRequested() { return .requeue(reason: "asked to stop before joining") }
-        continue
-      }
-      let silence = (now - lastHeard) / .seconds(1)
-      if silence > (saidLeaving ? min(10, options.coordinatorSilenceSeconds) : options.coordinatorSilenceSeconds) {
-        throw WorkerError.coordinatorLost(address: options.address, seconds: silence)
-      }
-      if stopRequested(), !saidLeaving {
-        saidLeaving = true
-        send(.leaving(reason: "asked to stop"))
-      }
-      if (now - lastBeat) / .seconds(1) >= Self.heartbeatSeconds {
-        lastBeat = now
-        send(.heartbeat(engine.progress.heartbeat))
+  private func feed(_ event: WorkerEvent) throws {
+    for directive in machine.handle(event) {
+      switch directive {
+      case .send(let envelope): send(envelope)
+      case .configure(let welcome, let run): try engine.configure(welcome, run: run)
+      case .interrupt(let reason): engine.interrupt(machine.state.generation, reason: reason)
+      case .perform(let order, let me, let number, let generation):
+        engine.commands.push(WorkerEngine.Command(order: order, me: me, number: number, generation: generation))
+      case .answerClock(let sent):
+        let answer = Traced(clock: .init(sentNanoseconds: sent, workerNanoseconds: engine.trace.now))
+        try feed(.noted(.traced(answer), generation: machine.state.generation))
+      case .log(let level, let text): log.log(level: Logger.Level(rawValue: level.rawValue) ?? .info, "\(text)")
+      case .finish(let ending): self.ending = ending
       }
     }
   }
 
-  private func send(_ message: ControlMessage) {
-    let sender: Envelope.Sender = worker.map { .worker($0) } ?? .candidate
-    do {
-      try client.send(Envelope(run: runID, generation: generation, sender: sender, message: message))
-    } catch {
+  private func send(_ envelope: Envelope) {
+    do { try client.send(envelope) } catch {
       // Not fatal by itself: if the coordinator is gone its silence will say so.
       log.debug("could not send to the coordinator: \(error)")
     }
   }
 
-  private func handle(_ envelope: Envelope) throws -> WorkerOutcome? {
-    switch envelope.message {
-    case .welcome(let welcome):
-      guard worker == nil else { return nil }
-      worker = welcome.worker
-      runID = envelope.run
-      generation = envelope.generation
-      try engine.configure(welcome, run: envelope.run)
-      log.info("joined run \(runID.text.prefix(8)) as \(welcome.worker)")
-    case .refused(let reason):
-      throw WorkerError.refused(reason: reason)
-    case .prepare(let prepare):
-      generation = envelope.generation
-      engine.commands.push(.prepare(prepare, envelope.generation))
-    case .runStep(let step): engine.commands.push(.run(step))
-    case .update(let update): engine.commands.push(.update(update))
-    case .evaluate(let step): engine.commands.push(.evaluate(step))
-    case .checkpointCommitted(let step): log.debug("checkpoint of step \(step) committed")
-    case .coordinatorHeartbeat: break
-    case .clockQuestion(let sent):
-      send(.traced(Traced(clock: .init(sentNanoseconds: sent, workerNanoseconds: engine.trace.now))))
-    case .stop(let stop):
-      log.info("stopping: \(stop.reason)")
-      switch stop.disposition {
-      case .done: return .done
-      case .requeue: return .requeue(reason: stop.reason)
-      case .failed: throw WorkerError.stopped(reason: stop.reason)
-      }
-    case .hello, .ready, .reduced, .updated, .evaluated, .checkpointWritten, .checkpointFailed, .heartbeat, .leaving,
-      .failed, .traced, .statusRequest, .status:
-      log.warning("the coordinator sent a message that only others send; ignored")
+  private func outcome(_ ending: WorkerEnding) throws(WorkerError) -> WorkerOutcome {
+    switch ending {
+    case .done: return .done
+    case .requeue(let reason): return .requeue(reason: reason)
+    case .stopped(let reason): throw .stopped(reason: reason)
+    case .refused(let reason): throw .refused(reason: reason)
+    case .unreachable(let seconds): throw .unreachable(address: options.address, seconds: seconds)
+    case .coordinatorLost(let seconds): throw .coordinatorLost(address: options.address, seconds: seconds)
     }
-    return nil
   }
 }

@@ -10,6 +10,8 @@ final class WorkerProgress: Sendable {
     var phase = "idle"
     var microbatchesPerSecond = 0.0
     var memoryBytes: UInt64 = 0
+    var generation = Generation(0)
+    var newest = Generation(0)
   }
   // Safe because every access is under `lock`.
   nonisolated(unsafe) private var state = State()
@@ -21,6 +23,16 @@ final class WorkerProgress: Sendable {
       state.phase = phase
       state.step = step
     }
+  }
+  /// The compute thread begins something for a generation.
+  func begin(_ generation: Generation) { lock.withLock { state.generation = generation } }
+  var generation: Generation { lock.withLock { state.generation } }
+  /// Another generation has begun: the compute thread ends what it does for an older one.
+  func overtake(by generation: Generation) { lock.withLock { state.newest = max(state.newest, generation) } }
+  /// - Throws: ``WorkerError/overtaken(by:)`` when what the compute thread does is of no use any more.
+  func checkGeneration() throws {
+    let newest = lock.withLock { state.newest > state.generation ? state.newest : nil }
+    if let newest { throw WorkerError.overtaken(by: newest) }
   }
   func report(microbatchesPerSecond: Double, memoryBytes: UInt64) {
     lock.withLock {

@@ -68,7 +68,7 @@ extension WorkerError {
     case .unreachable: .unavailable
     case .refused: .protocol
     case .coordinatorLost: .requeue
-    case .stopped, .step: .software
+    case .stopped, .overtaken, .step: .software
     case .data: .data
     }
   }

@@ -36,6 +36,9 @@ final class LocalWorkers {
     }
   }
 
+  /// Whether no worker is left.
+  var allEnded: Bool { !processes.isEmpty && processes.allSatisfy { !$0.isRunning } }
+
   /// The first worker that ended with an error, if any has.
   var failure: Failure? {
     for (index, process) in processes.enumerated() where !process.isRunning && process.terminationStatus != 0 {

@@ -19,10 +19,11 @@ extension RunLauncher {
       try await onThread("coordinator") {
         var workers: LocalWorkers?
         var failure: LocalWorkers.Failure?
+        var hasBegun = false
         let coordinator = try CoordinatorProcess(settings, log: log) {
-          // A local worker that fails before it joins would be waited for in vain; after that the coordinator
-          // learns of it first, and this changes nothing.
-          if failure == nil { failure = workers?.failure }
+          // A local worker that fails before the run has begun would be waited for in vain, and so would all of them;
+          // without some the run goes on.
+          if failure == nil, let workers, !hasBegun || workers.allEnded { failure = workers.failure }
           return stop.count + (failure == nil ? 0 : 1)
         }
         if localWorkers > 0 {
@@ -37,7 +38,10 @@ extension RunLauncher {
         }
         // Local workers end by the coordinator's word; those that do not are not left behind.
         defer { workers?.finish(seconds: 20) }
-        let outcome = try coordinator.run { report in progress?.update(StatusText.line(report)) }
+        let outcome = try coordinator.run { report in
+          hasBegun = true
+          progress?.update(StatusText.line(report))
+        }
         if case .stopped = outcome, !stop.isRequested, let failure {
           throw CommandFailure(
             ExitStatus(rawValue: failure.status) ?? .software,

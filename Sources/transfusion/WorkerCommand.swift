@@ -12,7 +12,11 @@ struct WorkerJoin: AsyncParsableCommand {
     commandName: "join",
     abstract: "Join a run: take a stage and a share of the microbatches, and work until the coordinator says stop.",
     discussion: """
-      SIGTERM or SIGINT asks the coordinator to finish the step, write a checkpoint and stop the run.
+      A worker may join at any time, and leave with SIGTERM or SIGINT: it finishes the step, hands what it holds to \
+      the others, and the run goes on without it. The last worker's leaving saves a checkpoint and stops the run. A \
+      second signal ends it at once.
+
+      When the coordinator goes, the worker keeps what it holds and waits for it to be started again.
       """)
 
   @Argument(help: "The coordinator's address, for example tcp://127.0.0.1:7070.")
@@ -28,6 +32,12 @@ struct WorkerJoin: AsyncParsableCommand {
   @Option(name: .long, help: ArgumentHelp("How long to wait for the coordinator.", valueName: "seconds"))
   var joinTimeout: Double = 60
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      "How long to keep the state and wait for a coordinator that has gone to be started again.", valueName: "seconds"))
+  var coordinatorTimeout: Double = 600
+
   @Flag(name: .long, help: "Accept unencrypted traffic outside loopback.")
   var insecurePlaintext = false
 
@@ -41,19 +51,22 @@ struct WorkerJoin: AsyncParsableCommand {
       throw ValidationError("'\(address)' is no address; expected for example tcp://127.0.0.1:7070")
     }
     guard joinTimeout > 0 else { throw ValidationError("--join-timeout must be positive") }
+    guard coordinatorTimeout > 0 else { throw ValidationError("--coordinator-timeout must be positive") }
   }
 
   func run() async throws {
     if exitWithParent { ParentProcess.exitWithIt() }
     let log = logging.logger("worker")
-    let stop = StopRequest(announcement: "Asking the coordinator to stop the run; a checkpoint is written first.")
+    let stop = StopRequest(
+      announcement: "Leaving after this step, once others hold what this worker holds. Signal again to leave at once.")
     var options = WorkerOptions(
       address: address, threads: resources.effectiveThreads, memoryLimitBytes: resources.effectiveMemoryLimit,
       pin: resources.pin, dataListen: dataListen, allowPlaintext: insecurePlaintext)
     options.joinTimeoutSeconds = joinTimeout
+    options.coordinatorTimeoutSeconds = coordinatorTimeout
     let outcome = try await stop.watching { [options] in
       try await onThread("control") {
-        try WorkerProcess(options, log: log) { stop.isRequested }.run()
+        try WorkerProcess(options, log: log) { stop.count }.run()
       }
     }
     if case .requeue(let reason) = outcome, !stop.isRequested { throw CommandFailure(.requeue, reason) }

@@ -8,12 +8,18 @@ import Wire
 /// `run key=value ...`, `hello a [host=] [gflops=] [device=] [id=] [protocol=] [endpoint=]`, `ready`, `reduced`,
 /// `updated`, `evaluated` with `all` or letters, `part`/`partfailed` likewise with `step=`, `heartbeat a progress=
 /// phase=`, `leaving a`, `failed a [kind=]`, `refuse a`, `tick n`, `stop`, `journaled s`, `notreproduced s`,
-/// `journalfailed`, `committed s`, `commitfailed s`, `status o`, `step`, `state`. Reports take `step=`, `gen=`,
-/// `run=`, `as=` (claimed worker number), `loss=`, `norm=`, `skip=`, `twice=`, `tokens=`, `data=`.
+/// `journalfailed`, `superseded`, `committed s`, `commitfailed s`, `status o`, `step`, `state`. Reports take `step=`,
+/// `gen=`, `run=`, `as=` (claimed worker number), `order=`, `loss=`, `norm=`, `skip=`, `twice=`, `tokens=`, `data=`.
+///
+/// `standing a [live=] [parameters=0-4] [moments=0-4] [sums=yes] [copy=]` says what a worker holds; before `ready`,
+/// members that were asked and have not answered say that they hold nothing. Before `updated`, a step that is on its
+/// way to the journal is reported as written, unless `journaled` did.
 struct ScenarioWorld {
   static let tensors = 4
   private(set) var machine: CoordinatorMachine?
   private var workerAt: [String: WorkerID] = [:]
+  private var unjournaled: Step?
+  private var lastOrder: UInt64 = 0
   private var output: [String] = []
 
   mutating func perform(_ line: String) -> String {
@@ -30,7 +36,8 @@ struct ScenarioWorld {
     case "run": begin(options)
     case "tick": for _ in 0..<(Int(names.first ?? "1") ?? 1) { feed(.tick) }
     case "stop": feed(.stopRequested(reason: "SIGTERM"))
-    case "journaled": feed(.stepJournaled(number(names)))
+    case "journaled": journaled(number(names))
+    case "superseded": feed(.superseded(reason: "another coordinator has taken over"))
     case "notreproduced": feed(.stepNotReproduced(number(names), reason: "step \(number(names)) did not reproduce"))
     case "journalfailed": feed(.journalFailed(reason: "journal.sqlite: disk full"))
     case "committed": feed(.checkpointCommitted(number(names)))
@@ -41,12 +48,39 @@ struct ScenarioWorld {
       message(.statusRequest, as: .observer, from: names[0], options)
     case "state": describe()
     case "step":
-      for kind in ["reduced", "updated"] { for name in targets(["all"]) { report(kind, name, options) } }
-      feed(.stepJournaled(machine?.state.step ?? 0))
+      for kind in ["reduced", "updated"] {
+        if kind == "updated" { writeJournal() }
+        for name in targets(["all"]) { report(kind, name, options) }
+      }
+    case "ready":
+      if case .regrouping(let regrouping) = machine?.state.phase {
+        for worker in regrouping.pending.sorted() {
+          if let name = workerAt.first(where: { $0.value == worker })?.key { report("standing", name, [:]) }
+        }
+      }
+      for name in names == ["all"] ? everybody : names { report("ready", name, options) }
+    case "standing": for name in names == ["all"] ? everybody : names { report("standing", name, options) }
+    case "updated":
+      writeJournal()
+      for name in targets(names) { report(command, name, options) }
     default:
       for name in targets(names) { report(command, name, options) }
     }
     return output.joined(separator: "\n")
+  }
+
+  private mutating func writeJournal() { if let step = unjournaled { journaled(step) } }
+  private mutating func journaled(_ step: Step) {
+    // It was written before `updated` already.
+    if unjournaled != step, let machine, step < machine.state.committed { return }
+    unjournaled = nil
+    feed(.stepJournaled(step))
+  }
+
+  /// All members, by ID.
+  private var everybody: [String] {
+    guard let machine else { return [] }
+    return workerAt.filter { machine.state.membership[$0.value] != nil }.sorted { $0.value < $1.value }.map(\.key)
   }
 
   private func number(_ names: [String]) -> Step { names.first.flatMap { Step($0) } ?? 0 }
@@ -61,11 +95,18 @@ struct ScenarioWorld {
 
   private mutating func begin(_ options: [String: String]) {
     func int(_ key: String, _ otherwise: Int) -> Int { options[key].flatMap { Int($0) } ?? otherwise }
+    var units = someUnits(layers: 2)
+    var memory = MemoryModel()
+    if options["units"] == "heavy" {
+      // One worker of 4 MB cannot hold them, two can.
+      for index in units.indices { (units[index].parameterCount, units[index].activationBytes) = (25_000, 1_000) }
+      memory.fixedBytes = 0
+    }
     var settings = CoordinatorMachineSettings(
       run: RunID("run"), runDirectory: "/run", configuration: "text", expectedWorkers: int("workers", 2),
       stages: options["stages"].flatMap { Int($0) }, schedule: .oneForwardOneBackward,
-      shape: StepShape(microbatches: int("microbatches", 2), leaves: int("leaves", 2)), units: someUnits(layers: 2),
-      memory: MemoryModel(), tensorCount: Self.tensors, totalSteps: Step(int("steps", 3)),
+      shape: StepShape(microbatches: int("microbatches", 2), leaves: int("leaves", 2)), units: units, memory: memory,
+      tensorCount: Self.tensors, totalSteps: Step(int("steps", 3)),
       samplesPerStep: 4, tokensPerStep: 256, dataFingerprint: "data", checkpointEvery: Step(int("checkpoint", 0)),
       validationEvery: Step(int("every", 0)), validationMicrobatches: int("validation", 0),
       learningRate: { _ in 0.5 },
@@ -77,21 +118,30 @@ struct ScenarioWorld {
     settings.limits.deadTicks = UInt64(int("dead", 10))
     settings.limits.stuckTicks = UInt64(int("stuck", 100))
     settings.limits.reminderTicks = 1000
+    settings.limits.graceTicks = UInt64(int("grace", 20))
+    settings.limits.resendTicks = UInt64(int("resend", 5))
+    settings.limits.fruitlessGenerations = int("fruitless", 50)
     let from = Step(int("from", 0))
     machine = CoordinatorMachine(
       settings: settings,
       start: CoordinatorStart(
-        generation: Generation(UInt64(int("generation", 1))), fromStep: from, lastCheckpoint: from > 0 ? from : nil,
+        generation: Generation(UInt64(int("generation", 1))), fromStep: from,
+        committed: options["committed"].flatMap { Step($0) },
+        norm: options["committed"].flatMap { Step($0) }.map { CommittedNorm(step: $0, sumOfSquares: 1) },
+        lastPlaced: Set((options["placed"] ?? "").split(separator: ",").compactMap { UInt32($0) }.map { WorkerID($0) }),
+        lastCheckpoint: from > 0 ? from : nil, nextWorker: options["placed"] == nil ? 1 : 10,
         evaluated: Set((options["evaluated"] ?? "").split(separator: ",").compactMap { Step($0) }),
         saved: Set((options["saved"] ?? "").split(separator: ",").compactMap { Step($0) }),
         deviceFingerprint: options["device"]))
     workerAt = [:]
+    unjournaled = nil
     show(machine?.start() ?? [])
   }
 
   private mutating func feed(_ event: CoordinatorEvent) {
     guard let before = machine?.state else { return }
     let directives = machine?.handle(event) ?? []
+    for case .commitStep(let record) in directives { unjournaled = record.step }
     show(directives)
     let isSilent = directives.allSatisfy { if case .log(.debug, _) = $0 { true } else { false } }
     if isSilent, event != .tick, before == machine?.state { output.append("state unchanged") }
@@ -104,9 +154,12 @@ struct ScenarioWorld {
     let isWorker = if case .worker = sender { true } else { false }
     let envelope = Envelope(
       run: RunID(options["run"] ?? (isWorker ? "run" : "")), generation: Generation(generation), sender: sender,
-      message: content)
+      order: options["order"].flatMap { UInt64($0) } ?? (isWorker ? order : 0), message: content)
     feed(.message(envelope, from: connection(name)))
   }
+
+  /// The newest order that was sent.
+  private var order: UInt64 { lastOrder }
 
   private mutating func hello(_ name: String, _ options: [String: String]) {
     let hello = Hello(
@@ -115,7 +168,8 @@ struct ScenarioWorld {
       processID: 1, threads: 1, memoryLimitBytes: options["memory"].flatMap { UInt64($0) } ?? 0,
       deviceFingerprint: options["device"] ?? "cpu", gigaflopsPerSecond: Double(options["gflops"] ?? "100") ?? 100,
       dataEndpoint: options["endpoint"] ?? "tcp://\(name)")
-    message(.hello(hello), as: .candidate, from: name, options)
+    let sender = hello.worker.map { Envelope.Sender.worker($0) } ?? .candidate
+    message(.hello(hello), as: options["run"] == nil ? .candidate : sender, from: name, options)
     if let worker = machine?.state.membership.worker(at: connection(name)) { workerAt[name] = worker }
   }
 
@@ -124,6 +178,7 @@ struct ScenarioWorld {
     let step = options["step"].flatMap { Step($0) } ?? machine?.state.step ?? 0
     let content: ControlMessage
     switch kind {
+    case "standing": content = .standing(standing(options))
     case "ready":
       content = .ready(Ready(step: step, dataFingerprint: options["data"] ?? "data", memoryBytes: 1))
     case "reduced":
@@ -142,7 +197,8 @@ struct ScenarioWorld {
       content = .heartbeat(
         Heartbeat(
           progress: options["progress"].flatMap { UInt64($0) } ?? 0, step: step, phase: options["phase"] ?? "idle",
-          microbatchesPerSecond: 1, memoryBytes: 1))
+          microbatchesPerSecond: 1, memoryBytes: 1,
+          order: options["order"].flatMap { UInt64($0) } ?? order))
     case "leaving": content = .leaving(reason: "SIGTERM")
     case "failed": content = .failed(kind: failureKind(options["kind"]), reason: "it broke")
     case "bogus": content = .stop(Stop(disposition: .done, reason: "from a worker"))
@@ -151,6 +207,22 @@ struct ScenarioWorld {
       return
     }
     message(content, as: options["coordinator"] != nil ? .coordinator : .worker(worker), from: name, options)
+  }
+
+  private func standing(_ options: [String: String]) -> Standing {
+    func ranges(_ key: String) -> [Range<Int>] {
+      (options[key] ?? "0-\(Self.tensors)").split(separator: ",").map { text in
+        let ends = text.split(separator: "-").compactMap { Int($0) }
+        return ends[0]..<ends[1]
+      }
+    }
+    func held(_ key: String) -> HeldState? {
+      options[key].flatMap { Step($0) }.map {
+        HeldState(step: $0, parameters: ranges("parameters"), moments: ranges("moments"))
+      }
+    }
+    return Standing(
+      live: held("live"), hasSums: options["sums"] != nil, copies: held("copy").map { [$0] } ?? [])
   }
 
   private func failureKind(_ name: String?) -> FailureKind {
@@ -205,7 +277,10 @@ extension ScenarioWorld {
   }
 
   private mutating func show(_ directives: [CoordinatorDirective]) {
-    for directive in directives { output.append(text(directive)) }
+    for directive in directives {
+      if case .send(let envelope, _) = directive, envelope.order > 0 { lastOrder = envelope.order }
+      output.append(text(directive))
+    }
   }
 
   private func text(_ ranges: [Range<Int>]) -> String {
@@ -215,6 +290,7 @@ extension ScenarioWorld {
   private func text(_ directive: CoordinatorDirective) -> String {
     switch directive {
     case .persistWorker(let record): "persist \(record.worker)"
+    case .persistGeneration(let generation, let reason): "persist \(generation): \(reason)"
     case .persistPlan(let record):
       "persist \(record.generation) from step \(record.fromStep): units \(text(record.plan.stageUnits)), "
         + "leaves \(text(record.plan.replicaLeaves)), places \(record.plan.places.map { $0.map(\.number) })"
@@ -241,15 +317,33 @@ extension ScenarioWorld {
     switch message {
     case .welcome(let welcome): "welcome \(welcome.worker)"
     case .refused(let reason): "refused: \(reason)"
-    case .prepare(let prepare): "prepare from step \(prepare.fromStep)"
+    case .prepare(let prepare): "prepare from step \(prepare.fromStep), \(text(prepare))"
+    case .regroup: "regroup"
+    case .introduce: "introduce yourself"
+    case .save(let step): "save \(step)"
     case .runStep(let step): "run step \(step)"
     case .update(let update):
       "update \(update.step), sum of squares \(update.gradientSumOfSquares)" + (update.checkpoint ? ", checkpoint" : "")
+        + (update.copy ? ", copy" : "")
     case .evaluate(let step): "evaluate \(step)"
     case .checkpointCommitted(let step): "checkpoint \(step) committed"
-    case .coordinatorHeartbeat: "heartbeat"
+    case .coordinatorHeartbeat(let heartbeat):
+      "heartbeat" + (heartbeat.awaitedOrder == 0 ? "" : ", awaits an answer")
+        + (heartbeat.awaitedPart.map { ", awaits its part of checkpoint \($0)" } ?? "")
     case .stop(let stop): "stop \(stop.disposition): \(stop.reason)"
     default: "\(message)"
     }
+  }
+
+  private func text(_ prepare: Prepare) -> String {
+    let origin =
+      switch prepare.origin {
+      case .seed: "from the seed"
+      case .checkpoint: "from the checkpoint"
+      case .members(let holders):
+        "from "
+          + holders.map { "\($0.worker) (\(text($0.parameters)); \(text($0.moments)))" }.joined(separator: ", ")
+      }
+    return origin + (prepare.gradientSumOfSquares.map { ", after an update with \($0)" } ?? "")
   }
 }

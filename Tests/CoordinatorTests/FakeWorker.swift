@@ -34,9 +34,12 @@ struct FakeWorker: Sendable {
     // Steps of fake workers are quicker than a disk: a step waits for the manifest, so that runs repeat exactly.
     var awaitedManifest: Step?
     var heldStep: Step?
+    var order: UInt64 = 0
     func say(_ message: ControlMessage) throws {
       try client.send(
-        Envelope(run: run, generation: generation, sender: worker.map { .worker($0) } ?? .candidate, message: message))
+        Envelope(
+          run: run, generation: generation, sender: worker.map { .worker($0) } ?? .candidate, order: order,
+          message: message))
     }
     try say(
       .hello(
@@ -45,14 +48,27 @@ struct FakeWorker: Sendable {
           deviceFingerprint: fault == .foreignDevice ? "other" : "fake",
           gigaflopsPerSecond: 100, dataEndpoint: "ipc:///\(name)")))
     let deadline = Date().addingTimeInterval(60)
-    while Date() < deadline {
+    var lastHeard = Date()
+    while Date() < deadline, Date().timeIntervalSince(lastHeard) < 5 {
       for envelope in try client.poll(timeoutMilliseconds: 20) {
+        lastHeard = Date()
+        if envelope.order > 0 {
+          // Sent again, though it is under way or answered.
+          guard envelope.generation > generation || envelope.order > order else { continue }
+          order = envelope.order
+        }
         switch envelope.message {
         case .welcome(let welcome):
           worker = welcome.worker
           run = envelope.run
           generation = envelope.generation
           directory = welcome.runDirectory
+        case .regroup:
+          generation = envelope.generation
+          (awaitedManifest, heldStep) = (nil, nil)
+          // It keeps no state: whoever is lost takes the run back to the checkpoint.
+          try say(.standing(Standing()))
+        case .save(let step): try say(checkpoint(step, worker, plan, directory))
         case .prepare(let prepare):
           plan = prepare.plan
           try say(.ready(Ready(step: prepare.fromStep, dataFingerprint: "data", memoryBytes: 1 << 20)))
@@ -82,7 +98,7 @@ struct FakeWorker: Sendable {
         .heartbeat(
           Heartbeat(
             progress: UInt64(Date().timeIntervalSince1970 * 100), step: 0, phase: "idle", microbatchesPerSecond: 2.5,
-            memoryBytes: 1 << 20)))
+            memoryBytes: 1 << 20, order: order)))
     }
     return nil
   }

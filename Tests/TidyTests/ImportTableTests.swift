@@ -32,7 +32,7 @@ import Testing
       "TrainingData", "Configuration", "Coordinator", "Worker",
     ],
     "Worker": [
-      "ClusterModel", "Schedules", "Wire", "Transport", "Collectives", "Checkpoints", "Compute", "TransfusionModel",
+      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Collectives", "Checkpoints", "Compute", "TransfusionModel",
       "Optimizers", "TrainingData", "Configuration", "Tracing", "CSystem",
     ],
   ]

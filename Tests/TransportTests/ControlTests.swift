@@ -211,7 +211,7 @@ extension ControlClient {
     }
     var failure: TransportError?
     for _ in 0..<100 where failure == nil {
-      do throws(TransportError) { try server.send(envelope(.coordinatorHeartbeat), to: peer) } catch { failure = error }
+      do throws(TransportError) { try server.send(envelope(.regroup), to: peer) } catch { failure = error }
       _ = try server.poll(timeoutMilliseconds: 20)
     }
     #expect(failure == .peerUnreachable)

@@ -64,9 +64,22 @@ enum Samples {
         peers: [
           Peer(worker: WorkerID(1), dataEndpoint: "tcp://127.0.0.1:1"),
           Peer(worker: WorkerID(2), dataEndpoint: "tcp://127.0.0.1:2"),
-        ], fromStep: 40)),
-    .runStep(step: 0), .update(Update(step: 3, gradientSumOfSquares: 1e-300, checkpoint: true)), .evaluate(step: 1),
-    .checkpointCommitted(step: 100), .coordinatorHeartbeat,
+        ], fromStep: 40,
+        origin: .members([
+          StateHolding(worker: WorkerID(1), parameters: [0..<3, 5..<6], moments: [0..<1]),
+          StateHolding(worker: WorkerID(2), parameters: [], moments: [1..<6]),
+        ]), gradientSumOfSquares: 0.25, skipped: [8..<16, 32..<40])),
+    .prepare(Prepare(plan: plan, peers: [], fromStep: 0, origin: .seed)),
+    .prepare(Prepare(plan: plan, peers: [], fromStep: 7, origin: .checkpoint)),
+    .standing(Standing()),
+    .standing(
+      Standing(
+        live: HeldState(step: 9, parameters: [0..<4], moments: [1..<2, 3..<4]), hasSums: true,
+        copies: [HeldState(step: 0, parameters: [0..<1], moments: [])])),
+    .copied(step: 20), .regroup, .introduce, .save(step: 12),
+    .runStep(step: 0), .update(Update(step: 3, gradientSumOfSquares: 1e-300, checkpoint: true, copy: true)),
+    .evaluate(step: 1), .checkpointCommitted(step: 100), .coordinatorHeartbeat(CoordinatorHeartbeat()),
+    .coordinatorHeartbeat(CoordinatorHeartbeat(awaitedOrder: 7, awaitedPart: 40)),
     .stop(Stop(disposition: .done, reason: "")), .stop(Stop(disposition: .requeue, reason: "asked")),
     .stop(Stop(disposition: .failed, reason: "configuration")), .statusRequest, .status(json: "{\"step\": 1}"),
   ]
@@ -142,7 +155,7 @@ struct Mixer {
     func plan(_ change: (inout Plan) -> Void) -> ControlMessage {
       var plan = Samples.plan
       change(&plan)
-      return .prepare(Prepare(plan: plan, peers: [], fromStep: 0))
+      return .prepare(Prepare(plan: plan, peers: [], fromStep: 0, origin: .seed))
     }
     refused.append(("a gap between stages", plan { $0.stageUnits = [0..<3, 4..<5] }))
     refused.append(("an empty stage", plan { $0.stageUnits = [0..<3, 3..<3] }))
@@ -158,7 +171,20 @@ struct Mixer {
             plan: Samples.plan,
             peers: [
               Peer(worker: WorkerID(1), dataEndpoint: "a"), Peer(worker: WorkerID(1), dataEndpoint: "b"),
-            ], fromStep: 0))
+            ], fromStep: 0, origin: .seed))
+      ))
+    func holders(_ ranges: [Range<Int>]) -> ControlMessage {
+      .standing(Standing(copies: [HeldState(step: 1, parameters: ranges, moments: [])]))
+    }
+    refused.append(("tensors that overlap", holders([0..<4, 3..<6])))
+    refused.append(("tensors that descend", holders([4..<6, 0..<2])))
+    refused.append(("no tensors", holders([2..<2])))
+    refused.append(("more tensors than any model has", holders([0..<WireLimits.tensors + 1])))
+    refused.append(
+      (
+        "skipped samples that overlap",
+        .prepare(
+          Prepare(plan: Samples.plan, peers: [], fromStep: 0, origin: .seed, skipped: [0..<8, 7..<9]))
       ))
     func hello(_ change: (inout Hello) -> Void) -> ControlMessage {
       var hello = Hello(
@@ -214,7 +240,7 @@ struct Mixer {
   }
 
   @Test func runsWithOddCharactersAndHugeMessagesAreRefused() {
-    var envelope = Samples.envelope(.coordinatorHeartbeat)
+    var envelope = Samples.envelope(.regroup)
     envelope.run = RunID("a/b")
     #expect(throws: WireError.self) { try Envelope(decoding: envelope.encoded()) }
     #expect(throws: WireError.self) { try Envelope(decoding: []) }

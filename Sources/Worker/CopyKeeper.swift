@@ -1,0 +1,88 @@
+import ClusterModel
+import Collectives
+import Compute
+import Foundation
+import TransfusionModel
+import Wire
+
+/// Sends copies of this worker's state to its buddy and takes those of its ward, on a thread of its own while
+/// training goes on.
+final class CopyKeeper: Sendable {
+  private struct Job: Sendable {
+    var snapshot: StateSnapshot
+    var me: WorkerID
+    var plan: Plan
+    var needs: [StateHolding]
+    var parameters: [ParameterSpecification]
+    var link: any Link
+  }
+  let copies = StateCopies()
+  private let queue = BlockingQueue<Job>()
+  private let finished = DispatchSemaphore(value: 0)
+
+  /// - Parameter report: called on the keeper's thread: the ward's copy of this state is complete.
+  init(report: @escaping @Sendable (Step) -> Void) {
+    let (queue, copies, finished) = (queue, copies, finished)
+    let thread = Thread {
+      while let job = queue.pop() {
+        // A generation that ends in between ends the copying, too: the copies before stay.
+        if let ward = try? Self.exchange(job) {
+          copies.keepWard(ward)
+          report(ward.step)
+        }
+      }
+      finished.signal()
+    }
+    thread.name = "copies"
+    thread.start()
+  }
+
+  /// Keeps a copy of what this worker owns, and exchanges it for its ward's.
+  func begin(_ snapshot: StateSnapshot, me: WorkerID, plan: Plan, model: ModelConfiguration, link: any Link) {
+    copies.keepOwn(snapshot)
+    queue.push(
+      Job(
+        snapshot: snapshot, me: me, plan: plan, needs: StateNeeds.needs(of: plan, model, withBackups: false),
+        parameters: model.parameters,
+        link: link))
+  }
+
+  func stop() {
+    queue.close(discarding: true)
+    finished.wait()
+  }
+
+  private static func exchange(_ job: Job) throws -> StateSnapshot? {
+    guard let buddy = job.plan.buddy(of: job.me), let ward = job.plan.ward(of: job.me) else { return nil }
+    let step = job.snapshot.step
+    func key(_ key: StateSnapshot.Key) -> FrameKey {
+      FrameKey(kind: .stateCopy, step: step, microbatch: UInt32(key.tensor), part: key.part.rawValue)
+    }
+    for entry in job.snapshot.entries {
+      try StateExchange.whenThereIsRoom {
+        try job.link.send(key(entry.key), to: buddy, job.snapshot.bytes(of: entry))
+      }
+    }
+    // What the ward owns: its moments say so.
+    let tensors = job.needs.first { $0.worker == ward }?.moments.flatMap { $0 } ?? []
+    var entries: [StateSnapshot.Entry] = []
+    var end = 0
+    for tensor in tensors {
+      let specification = job.parameters[tensor]
+      for part in StatePart.allCases {
+        let size = specification.count * MemoryLayout<Float>.size
+        entries.append(
+          StateSnapshot.Entry(
+            key: StateSnapshot.Key(tensor: tensor, part: part), path: StageExecutor.path(specification.name, part),
+            shape: specification.shape, bytes: end..<end + size))
+        end += size
+      }
+    }
+    let buffer = SnapshotBuffer(byteCount: end)
+    for entry in entries {
+      try job.link.receive(
+        key(entry.key), from: ward, into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[entry.bytes]))
+    }
+    return StateSnapshot(step: step, entries: entries, buffer: buffer)
+  }
+}
