@@ -22,6 +22,7 @@ final class CoordinatorProcess {
   /// The journal is at it.
   var transaction: SimulatedJournal.Transaction?
   var isTickDue = false
+  var ticks = 0
   var peers: Set<Connection> = []
   var commits: [CheckpointRequest] = []
   var outcome: Outcome?
@@ -83,6 +84,7 @@ extension SimulatedCluster {
       norm: contents.steps.last.map { CommittedNorm(step: $0.step + 1, sumOfSquares: $0.gradientSumOfSquares) },
       lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
       evaluated: Set(contents.evaluations.map(\.step)), deviceFingerprint: contents.device)
+    start.lastPlaced = contents.placed
     if newest == nil, committed == 0 { start.deviceFingerprint = nil }
     note("\(coordinator.name) opens the run: \(generation), \(committed) steps committed, checkpoint \(newest.map { "\($0)" } ?? "none")")
     coordinator.machine = CoordinatorMachine(settings: machineSettings, start: start)
@@ -196,10 +198,20 @@ extension SimulatedCluster {
         coordinator.isTickDue = false
         queue.push(.coordinatorTick(coordinator.index), at: now + Self.tickMicroseconds * 100 / coordinator.clockPercent)
         feed(.tick, to: coordinator)
+        coordinator.ticks += 1
+        checkFence(coordinator)
       } else {
         return
       }
     }
+  }
+
+  /// Mirrors `CoordinatorLoop.checkFence`: once a second.
+  private func checkFence(_ coordinator: CoordinatorProcess) {
+    guard coordinator.ticks.isMultiple(of: 10), !scenario.planted.contains(.skipFence),
+      let generation = coordinator.machine?.state.generation, journal.contents.newestGeneration > generation
+    else { return }
+    coordinator.pending.append(.superseded(reason: "the journal has \(journal.contents.newestGeneration)"))
   }
 
   private func feed(_ event: CoordinatorEvent, to coordinator: CoordinatorProcess) {
@@ -252,8 +264,7 @@ extension SimulatedCluster {
     -> SimulatedJournal.Outcome
   {
     let outcome = journal.perform(
-      transaction, speaker: coordinator.machine?.state.generation ?? Generation(0),
-      isFull: disk.full > 0 || disk.isOff, isLying: disk.lying > 0, planted: scenario.planted)
+      transaction, isFull: disk.full > 0 || disk.isOff, isLying: disk.lying > 0, planted: scenario.planted)
     if disk.lying == 0 { store.flush() }
     note("\(coordinator.name): the journal says \(outcome) to \(SimulationText.transaction(transaction))")
     guard outcome == .done else { return outcome }

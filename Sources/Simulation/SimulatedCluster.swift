@@ -51,6 +51,8 @@ final class SimulatedCluster {
   var workerOf: [Connection: Int] = [:]
   var monitor: SimulationMonitor
   var isHealed = false
+  /// Who gives what to whom in the newest generation.
+  var knownPieces: (generation: Generation, prepare: Prepare, pieces: [StateTransfer.Piece])?
   var isDone = false
   /// When everything has been repaired.
   let healTime: UInt64

@@ -85,7 +85,10 @@ extension SimulatedCluster {
         apply(prepare.fromStep - 1, norm, worker)
       }
       guard case .members(let holders) = prepare.origin else { return .compute(5_000) }
-      if let failure = give(holders, prepare, me, worker) { return .failed(.software, failure) }
+      guard let pieces = pieces(holders, prepare, task.command.generation) else {
+        return .failed(.software, "asked to begin with state \(prepare.fromStep), parts of which nobody holds")
+      }
+      if let failure = give(pieces, prepare.fromStep, me, worker) { return .failed(.software, failure) }
       return .go
     case 1:
       let place = Assignment(prepare.plan, of: me, model: model)
@@ -103,10 +106,14 @@ extension SimulatedCluster {
         return settle(place, values, prepare, worker)
       case .members(let holders):
         worker.enter("receive")
-        let senders = Self.pieces(holders, prepare.plan, model).filter { $0.to == me && $0.from != me }
-        for from in Set(senders.map(\.from)).sorted()
-        where worker.inbox[Frame.key(.state, prepare.fromStep, from: from)] == nil { return .wait }
-        return settle(place, collect(holders, prepare, me, worker), prepare, worker)
+        let pieces = pieces(holders, prepare, task.command.generation) ?? []
+        for piece in pieces
+        where piece.to == me && piece.from != me
+          && worker.inbox[Frame.key(.state, prepare.fromStep, from: piece.from)] == nil
+        {
+          return .wait
+        }
+        return settle(place, collect(pieces, prepare.fromStep, me, worker), prepare, worker)
       }
     default: preconditionFailure("prepare has two stages")
     }
@@ -115,11 +122,13 @@ extension SimulatedCluster {
   private func settle(
     _ place: Assignment?, _ values: StandInModel.Values?, _ prepare: Prepare, _ worker: WorkerProcess
   ) -> Progress {
+    // What it held stays until the generation has begun: others may not be ready yet.
+    if let live = worker.live { worker.carried = live }
     worker.assignment = place
     worker.sums = nil
     if let place, let values {
       let live = HeldTensors(
-        step: prepare.fromStep, parameters: [place.tensors], moments: place.ownedRanges, values: values)
+        step: prepare.fromStep, parameters: [place.tensors], moments: place.keptRanges, values: values)
       worker.live = live
       check(live, of: worker, "is ready")
     } else {
@@ -128,93 +137,90 @@ extension SimulatedCluster {
     return .done(.ready(Ready(step: prepare.fromStep, dataFingerprint: Self.fingerprintOfData, memoryBytes: 0)))
   }
 
-  /// What one worker gives another of a tensor.
-  struct Piece {
-    var tensor: Int
-    var isMoments: Bool
-    var from: WorkerID
-    var to: WorkerID
-  }
-
-  /// Who gives what to whom: everybody computes the same.
-  static func pieces(_ holders: [StateOrigin.Holder], _ plan: Plan, _ model: StandInModel) -> [Piece] {
-    var pieces: [Piece] = []
-    func add(_ tensor: Int, isMoments: Bool, to worker: WorkerID) {
-      let having = holders.filter { ($0.isMoments(isMoments)).contains { $0.contains(tensor) } }.map(\.worker)
-      guard !having.isEmpty else { return }
-      let from = having.contains(worker) ? worker : having[(tensor + Int(worker.number)) % having.count]
-      pieces.append(Piece(tensor: tensor, isMoments: isMoments, from: from, to: worker))
-    }
-    for (replica, row) in plan.places.enumerated() {
-      for (stage, worker) in row.enumerated() {
-        let tensors = model.tensors(ofUnits: plan.stageUnits[stage])
-        for tensor in tensors { add(tensor, isMoments: false, to: worker) }
-        for tensor in Assignment.owned(by: replica, of: tensors, replicas: plan.replicaCount) {
-          add(tensor, isMoments: true, to: worker)
-        }
+  /// Who needs what under a plan: everybody computes the same.
+  private func needs(_ plan: Plan) -> [StateHolding] {
+    var needs: [StateHolding] = []
+    for row in plan.places {
+      for worker in row {
+        guard let place = Assignment(plan, of: worker, model: scenario.model) else { continue }
+        needs.append(StateHolding(worker: worker, parameters: [place.tensors], moments: place.keptRanges))
       }
     }
+    return needs
+  }
+
+  private func pieces(_ holders: [StateHolding], _ prepare: Prepare, _ generation: Generation)
+    -> [StateTransfer.Piece]?
+  {
+    // All workers are asked the same: once is enough.
+    if let known = knownPieces, known.generation == generation, known.prepare == prepare { return known.pieces }
+    let pieces = StateTransfer.pieces(held: holders, needed: needs(prepare.plan))
+    knownPieces = pieces.map { (generation, prepare, $0) }
     return pieces
   }
 
   /// A tensor of the state that is wanted, from what is held.
-  private func source(_ tensor: Int, isMoments: Bool, _ step: Step, _ worker: WorkerProcess) -> StandInModel.Values? {
-    for held in [worker.live].compactMap({ $0 }) + worker.copies {
-      guard held.step == step || scenario.planted.contains(.wrongCopy) else { continue }
-      if (isMoments ? held.moments : held.parameters).contains(where: { $0.contains(tensor) }) { return held.values }
+  private func source(_ tensor: Int, _ part: StatePart, _ step: Step, _ worker: WorkerProcess) -> UInt64? {
+    func find(in held: HeldTensors) -> UInt64? {
+      guard held.step == step || scenario.planted.contains(.wrongCopy) else { return nil }
+      let ranges = part == .parameters ? held.parameters : held.moments
+      guard ranges.contains(where: { $0.contains(tensor) }) else { return nil }
+      return held.values[part][tensor]
     }
+    if let live = worker.live, let found = find(in: live) { return found }
+    if let carried = worker.carried, let found = find(in: carried) { return found }
+    for copy in worker.copies { if let found = find(in: copy) { return found } }
     return nil
   }
 
   /// Sends what others get from here.
   /// - Returns: what is missing, if anything is.
-  private func give(
-    _ holders: [StateOrigin.Holder], _ prepare: Prepare, _ me: WorkerID, _ worker: WorkerProcess
-  ) -> String? {
+  private func give(_ pieces: [StateTransfer.Piece], _ step: Step, _ me: WorkerID, _ worker: WorkerProcess) -> String? {
     var frames: [WorkerID: [UInt64]] = [:]
-    for piece in Self.pieces(holders, prepare.plan, scenario.model) where piece.from == me {
-      guard let values = source(piece.tensor, isMoments: piece.isMoments, prepare.fromStep, worker) else {
-        return "asked for tensor \(piece.tensor) of state \(prepare.fromStep), which is not here"
+    for piece in pieces where piece.from == me {
+      guard let value = source(piece.tensor, piece.part, step, worker) else {
+        return "asked for \(piece.part) of tensor \(piece.tensor) of state \(step), which is not here"
       }
-      guard piece.to != me else { continue }
-      frames[piece.to, default: []] +=
-        piece.isMoments ? [values.first[piece.tensor], values.second[piece.tensor]] : [values.parameters[piece.tensor]]
+      if piece.to != me { frames[piece.to, default: []].append(value) }
     }
-    for to in frames.keys.sorted() { send(.state, prepare.fromStep, frames[to] ?? [], to: to, from: worker) }
+    for to in frames.keys.sorted() { send(.state, step, frames[to] ?? [], to: to, from: worker) }
     return nil
   }
 
-  private func collect(
-    _ holders: [StateOrigin.Holder], _ prepare: Prepare, _ me: WorkerID, _ worker: WorkerProcess
-  ) -> StandInModel.Values {
+  private func collect(_ pieces: [StateTransfer.Piece], _ step: Step, _ me: WorkerID, _ worker: WorkerProcess)
+    -> StandInModel.Values
+  {
     var values = StandInModel.Values(count: scenario.model.tensorCount)
     var next: [WorkerID: Int] = [:]
-    for piece in Self.pieces(holders, prepare.plan, scenario.model) where piece.to == me {
+    for piece in pieces where piece.to == me {
       if piece.from == me {
-        guard let own = source(piece.tensor, isMoments: piece.isMoments, prepare.fromStep, worker) else { continue }
-        if piece.isMoments {
-          values.first[piece.tensor] = own.first[piece.tensor]
-          values.second[piece.tensor] = own.second[piece.tensor]
-        } else {
-          values.parameters[piece.tensor] = own.parameters[piece.tensor]
-        }
+        values[piece.part][piece.tensor] = source(piece.tensor, piece.part, step, worker) ?? 0
         continue
       }
-      guard let frame = worker.inbox[Frame.key(.state, prepare.fromStep, from: piece.from)]?.values else { continue }
       let at = next[piece.from, default: 0]
-      if piece.isMoments {
-        values.first[piece.tensor] = frame[at]
-        values.second[piece.tensor] = frame[at + 1]
-        next[piece.from] = at + 2
-      } else {
-        values.parameters[piece.tensor] = frame[at]
-        next[piece.from] = at + 1
-      }
+      next[piece.from] = at + 1
+      let frame = worker.inbox[Frame.key(.state, step, from: piece.from)]?.values ?? []
+      values[piece.part][piece.tensor] = at < frame.count ? frame[at] : 0
     }
     return values
   }
 }
 
-extension StateOrigin.Holder {
-  fileprivate func isMoments(_ isMoments: Bool) -> [Range<Int>] { isMoments ? moments : parameters }
+extension StandInModel.Values {
+  subscript(part: StatePart) -> [UInt64] {
+    get {
+      switch part {
+      case .parameters: parameters
+      case .firstMoment: first
+      case .secondMoment: second
+      }
+    }
+    _modify {
+      switch part {
+      case .parameters: yield &parameters
+      case .firstMoment: yield &first
+      case .secondMoment: yield &second
+      }
+    }
+  }
 }

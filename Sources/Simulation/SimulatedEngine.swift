@@ -30,8 +30,10 @@ struct Assignment {
   var place: Place
   /// The stage's.
   var tensors: Range<Int>
-  /// Whose moments it holds.
+  /// What it sums, updates and gives to the others of its stage.
   var owned: [Int]
+  /// What it sums and updates: its own, and what it keeps for another replica.
+  var kept: [Int]
   /// The workers of its stage, by replica.
   var group: [WorkerID]
   var before: WorkerID?
@@ -46,6 +48,7 @@ struct Assignment {
     self.place = place
     tensors = model.tensors(ofUnits: plan.stageUnits[place.stage])
     owned = Self.owned(by: place.replica, of: tensors, replicas: plan.replicaCount)
+    kept = Self.kept(by: place.replica, of: tensors, replicas: plan.replicaCount)
     group = plan.places.map { $0[place.stage] }
     let row = plan.places[place.replica]
     before = place.stage > 0 ? row[place.stage - 1] : nil
@@ -58,7 +61,15 @@ struct Assignment {
   static func owned(by replica: Int, of tensors: Range<Int>, replicas: Int) -> [Int] {
     tensors.filter { ($0 - tensors.lowerBound) % replicas == replica }
   }
+  /// A tensor's backup is the replica after its owner.
+  static func kept(by replica: Int, of tensors: Range<Int>, replicas: Int) -> [Int] {
+    tensors.filter {
+      let owner = ($0 - tensors.lowerBound) % replicas
+      return owner == replica || (owner + 1) % replicas == replica
+    }
+  }
   var ownedRanges: [Range<Int>] { Self.ranges(owned) }
+  var keptRanges: [Range<Int>] { Self.ranges(kept) }
   static func ranges(_ tensors: [Int]) -> [Range<Int>] {
     var result: [Range<Int>] = []
     for tensor in tensors {
@@ -156,9 +167,9 @@ extension SimulatedCluster {
   /// An optimizer that is interrupted has gone through all of its tensors, or none, or is lost between two states.
   private func abandon(_ task: EngineTask, _ worker: WorkerProcess) {
     guard case .update(let update) = task.command.order, task.stage == 1 else { return }
-    switch random.below(3) {
-    case 0: break
-    case 1: apply(update.step, update.gradientSumOfSquares, worker)
+    switch random.below(8) {
+    case 0, 1, 2: break
+    case 3, 4, 5, 6: apply(update.step, update.gradientSumOfSquares, worker)
     default:
       worker.live = nil
       worker.sums = nil
@@ -166,6 +177,11 @@ extension SimulatedCluster {
   }
 
   private func step(_ task: inout EngineTask, _ worker: WorkerProcess) -> Progress {
+    switch task.command.order {
+    case .standing, .prepare: break
+    // Everybody was ready: the generation has begun.
+    case .runStep, .update, .evaluate, .save: worker.carried = nil
+    }
     switch task.command.order {
     case .standing: return stand(worker)
     case .prepare(let prepare): return self.prepare(prepare, &task, worker)
@@ -186,10 +202,10 @@ extension SimulatedCluster {
   private func stand(_ worker: WorkerProcess) -> Progress {
     worker.enter("idle")
     if let live = worker.live { check(live, of: worker, "stands") }
-    for copy in worker.copies { check(copy, of: worker, "stands with a copy") }
+    let copies = worker.copies + [worker.carried].compactMap { $0 }
+    for copy in copies { check(copy, of: worker, "stands with a copy") }
     return .done(
-      .standing(
-        Standing(live: worker.live?.held, hasSums: worker.sums != nil, copies: worker.copies.map(\.held))))
+      .standing(Standing(live: worker.live?.held, hasSums: worker.sums != nil, copies: copies.map(\.held))))
   }
 
   // MARK: A step
@@ -243,8 +259,8 @@ extension SimulatedCluster {
       let first = place.plan.replicaLeaves[place.place.replica].lowerBound
       let own = place.nodes[place.place.replica].map { Self.sum($0, leaves, first: first) }
       for (replica, member) in place.group.enumerated() {
-        let owned = Assignment.owned(by: replica, of: place.tensors, replicas: place.group.count)
-        let values = own.flatMap { node in owned.map { node[$0 - place.tensors.lowerBound] } }
+        let kept = Assignment.kept(by: replica, of: place.tensors, replicas: place.group.count)
+        let values = own.flatMap { node in kept.map { node[$0 - place.tensors.lowerBound] } }
         if replica == place.place.replica {
           worker.inbox[Frame.key(.partialSum, step, from: member)] = (worker.arrivals, values)
           worker.arrivals += 1
@@ -274,7 +290,7 @@ extension SimulatedCluster {
   /// The sums of the owned tensors over all replicas, along the one tree.
   private func complete(_ step: Step, _ place: Assignment, _ worker: WorkerProcess) -> [TensorNorm] {
     var sumOf: [(node: Range<Int>, values: [UInt64], arrival: Int)] = []
-    let width = place.owned.count
+    let width = place.kept.count
     for (replica, member) in place.group.enumerated() {
       guard let frame = worker.inbox.removeValue(forKey: Frame.key(.partialSum, step, from: member)) else { continue }
       for (ordinal, node) in place.nodes[replica].enumerated() {
@@ -295,9 +311,9 @@ extension SimulatedCluster {
       whole = total(0..<scenario.model.shape.leaves)
     }
     var sums = [UInt64](repeating: 0, count: scenario.model.tensorCount)
-    for (index, tensor) in place.owned.enumerated() { sums[tensor] = whole[index] }
+    for (index, tensor) in place.kept.enumerated() { sums[tensor] = whole[index] }
     worker.sums = sums
-    return zip(place.owned, whole).map { TensorNorm(tensor: UInt32($0), sumOfSquares: scenario.model.square($1)) }
+    return place.owned.map { TensorNorm(tensor: UInt32($0), sumOfSquares: scenario.model.square(sums[$0])) }
   }
 
   // MARK: Update
@@ -341,12 +357,12 @@ extension SimulatedCluster {
     guard var live = worker.live, let sums = worker.sums, let place = worker.assignment else { return }
     worker.live = nil
     applies(step, worker)
-    for tensor in place.owned {
+    for tensor in place.kept {
       scenario.model.update(&live.values, tensor: tensor, sum: sums[tensor], sumOfSquares: sumOfSquares, step: step)
     }
     live.step = step + 1
-    live.parameters = place.ownedRanges
-    live.moments = place.ownedRanges
+    live.parameters = place.keptRanges
+    live.moments = place.keptRanges
     worker.live = live
     worker.sums = nil
   }
@@ -391,7 +407,7 @@ extension SimulatedCluster {
     let rank = place.place.replica * place.plan.stageCount + place.place.stage
     let values = place.owned.flatMap { [live.values.parameters[$0], live.values.first[$0], live.values.second[$0]] }
     let job = PartJob(
-      step: live.step, generation: generation, file: "worker-\(rank).h5", tensors: place.owned, values: values)
+      step: live.step, generation: generation, file: "worker-\(rank)-g\(generation.number).h5", tensors: place.owned, values: values)
     let time = scenario.partTime / 2 + random.number(0, scenario.partTime)
     queue.push(.partWritten(worker.index, job), at: now + time * disk.slowness)
   }
@@ -400,13 +416,12 @@ extension SimulatedCluster {
   private func copy(_ worker: WorkerProcess) {
     guard let place = worker.assignment, let live = worker.live else { return }
     keep(HeldTensors(step: live.step, parameters: place.ownedRanges, moments: place.ownedRanges, values: live.values), worker)
-    let all = place.plan.places.flatMap { $0 }
-    guard all.count > 1, let rank = all.firstIndex(of: worker.me) else { return }
+    guard let buddy = place.plan.buddy(of: worker.me) else { return }
     var values = place.owned.map { UInt64($0) }
     for tensor in place.owned {
       values += [live.values.parameters[tensor], live.values.first[tensor], live.values.second[tensor]]
     }
-    send(.copy, live.step, values, to: all[(rank + 1) % all.count], from: worker)
+    send(.copy, live.step, values, to: buddy, from: worker)
   }
 
   /// The newest two states stay.

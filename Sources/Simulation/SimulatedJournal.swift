@@ -13,6 +13,8 @@ struct SimulatedJournal {
     var evaluations: [EvaluationRecord] = []
     var checkpoints: Set<Step> = []
     var device: String?
+    /// Who has a place in the newest plan.
+    var placed: Set<WorkerID> = []
   }
   private(set) var contents = Contents()
   /// What is really on the disk, once it has lied.
@@ -25,6 +27,17 @@ struct SimulatedJournal {
     case plan(PlanRecord)
     case step(StepRecord)
     case evaluation(EvaluationRecord)
+
+    var generation: Generation {
+      switch self {
+      case .begin: Generation(0)
+      case .worker(let record): record.generation
+      case .generation(let generation): generation
+      case .plan(let record): record.generation
+      case .step(let record): record.generation
+      case .evaluation(let record): record.generation
+      }
+    }
   }
   enum Outcome: Equatable {
     case done
@@ -35,9 +48,8 @@ struct SimulatedJournal {
     case noSpace
   }
 
-  /// - Parameter speaker: the generation of whoever asks.
   mutating func perform(
-    _ transaction: Transaction, speaker: Generation, isFull: Bool, isLying: Bool, planted: PlantedBug
+    _ transaction: Transaction, isFull: Bool, isLying: Bool, planted: PlantedBug
   ) -> Outcome {
     if isFull { return .noSpace }
     // The next honest flush makes everything durable.
@@ -51,14 +63,16 @@ struct SimulatedJournal {
       if case .generation(let generation) = transaction {
         guard generation > contents.newestGeneration else { return .fenced(contents.newestGeneration) }
       } else {
-        guard speaker == contents.newestGeneration else { return .fenced(contents.newestGeneration) }
+        guard transaction.generation >= contents.newestGeneration else { return .fenced(contents.newestGeneration) }
       }
     }
     switch transaction {
     case .begin: break
     case .worker(let record): contents.newestWorker = max(contents.newestWorker, record.worker.number)
     case .generation(let generation): contents.newestGeneration = max(contents.newestGeneration, generation)
-    case .plan(let record): contents.device = record.deviceFingerprint
+    case .plan(let record):
+      contents.device = record.deviceFingerprint
+      contents.placed = Set(record.plan.places.joined())
     case .step(let record): return commit(record)
     case .evaluation(let record):
       if !contents.evaluations.contains(where: { $0.step == record.step }) { contents.evaluations.append(record) }

@@ -49,6 +49,8 @@ final class WorkerProcess {
   /// Sums of the step after `live`, of the tensors whose moments it holds.
   var sums: [UInt64]?
   var copies: [HeldTensors] = []
+  /// What it held before the generation that is beginning.
+  var carried: HeldTensors?
   /// Planted: how far its sample stream is off.
   var sampleOffset: UInt64 = 0
 
@@ -193,6 +195,7 @@ extension SimulatedCluster {
     worker.early = []
     worker.live = nil
     worker.copies = []
+    worker.carried = nil
     if workerAt[worker.slot] == worker.index { workerAt[worker.slot] = nil }
     note("\(worker.name) on host \(worker.slot) is gone")
     if let after = successorAfter { queue.push(.startWorker(slot: worker.slot), at: now + after) }
