@@ -79,13 +79,15 @@ let package = Package(
     .target(name: "TransfusionModel", dependencies: ["Compute", "Randomness"]),
     .target(name: "Optimizers", dependencies: ["Compute"]),
     .target(
-      name: "TrainingData", dependencies: ["TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
+      name: "TrainingData",
+      dependencies: ["ClusterModel", "TransfusionModel", "Randomness", "CSentencePiece", "CImages", "Digests"]),
 
     // Input and output.
     .target(name: "HDF5", dependencies: ["CHDF5"]),
     .target(name: "ModelVerification", dependencies: ["TransfusionModel", "Compute", "Optimizers", "HDF5"]),
     .target(name: "Checkpoints", dependencies: ["ClusterModel", "HDF5", "CSystem", "Digests"]),
     .target(name: "Transport", dependencies: ["ClusterModel", "Wire", "CZeroMQ", "CSystem"]),
+    .target(name: "Keys", dependencies: ["Transport"]),
     .target(name: "Collectives", dependencies: ["ClusterModel", "Compute"]),
     .target(
       name: "Configuration",
@@ -97,7 +99,7 @@ let package = Package(
     .target(
       name: "Coordinator",
       dependencies: [
-        "ClusterModel", "Wire", "ControlPlane", "Transport", "Checkpoints", "Tracing",
+        "ClusterModel", "Wire", "ControlPlane", "Transport", "Keys", "Checkpoints", "Tracing",
         .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
     .target(
@@ -116,7 +118,7 @@ let package = Package(
     .executableTarget(
       name: "transfusion",
       dependencies: [
-        "Benchmarks", "ClusterModel", "ControlPlane", "Transport", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
+        "Benchmarks", "ClusterModel", "ControlPlane", "Transport", "Keys", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
         "ModelVerification", "TrainingData", "Configuration", "Coordinator", "Worker", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
@@ -137,8 +139,10 @@ let package = Package(
       name: "TransfusionModelTests", dependencies: ["TransfusionModel", "ModelVerification", "Compute", "Randomness"],
       resources: [.copy("Fixtures")]),
     .testTarget(name: "OptimizersTests", dependencies: ["Optimizers", "Compute"]),
-    .testTarget(name: "TrainingDataTests", dependencies: ["TrainingData", "TransfusionModel", "Randomness"]),
+    .testTarget(
+      name: "TrainingDataTests", dependencies: ["TrainingData", "ClusterModel", "TransfusionModel", "Randomness"]),
     .testTarget(name: "TransportTests", dependencies: ["Transport", "Wire", "ClusterModel", "CZeroMQ", "CSystem"]),
+    .testTarget(name: "KeysTests", dependencies: ["Keys", "Transport"]),
     .testTarget(name: "CollectivesTests", dependencies: ["Collectives", "ClusterModel", "Compute"]),
     .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "HDF5", "CHDF5", "ClusterModel", "Digests"]),
     .testTarget(name: "ConfigurationTests", dependencies: ["Configuration"]),
@@ -146,7 +150,7 @@ let package = Package(
       name: "CoordinatorTests",
       dependencies: [
         "Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport", "Checkpoints",
-        .product(name: "Logging", package: "swift-log"),
+        .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
     .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
     // Counts allocations and copies in the test process; the linker sends our own copies through it.

@@ -10,9 +10,19 @@ public struct Field: Sendable {
   /// True when another value gives another result: such keys make up the run's identity, and a resumed
   /// run must not change them.
   public let definesResult: Bool
+  /// A key that came later and changes nothing at its default: runs from before it can be resumed.
+  var isInIdentityAtDefault = true
   /// Sets the value from a scalar; throws what is wrong with it.
   let read: @Sendable (String, inout RunConfiguration) throws(FieldFault) -> Void
   let write: @Sendable (RunConfiguration) -> String
+}
+
+extension Field {
+  var leftOutOfIdentityAtDefault: Field {
+    var field = self
+    field.isInIdentityAtDefault = false
+    return field
+  }
 }
 
 enum FieldFault: Error {

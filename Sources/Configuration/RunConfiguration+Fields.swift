@@ -80,6 +80,9 @@ extension RunConfiguration {
     .integer(
       "checkpoint.keep_every", \.checkpoint.keepEvery, in: 0...1_000_000_000, definesResult: false,
       "checkpoints of steps divisible by this are kept for good; 0 keeps none"),
+    .integer(
+      "checkpoint.copy_every", \.checkpoint.copyEvery, in: 0...1_000_000_000, definesResult: false,
+      "steps between copies of each worker's state into another worker's memory; 0 makes none"),
 
     .integer(
       "validation.every", \.validation.every, in: 0...1_000_000_000, definesResult: false,
@@ -89,10 +92,23 @@ extension RunConfiguration {
       "microbatches of one validation"),
 
     .number(
+      "cluster.suspect_seconds", \.cluster.suspectSeconds, in: 0.3...86400, definesResult: false,
+      "silence after which a worker is shown as suspected"),
+    .number(
       "cluster.dead_seconds", \.cluster.deadSeconds, in: 0.5...86400, definesResult: false,
       "silence after which a worker counts as lost"),
     .number(
       "cluster.stuck_seconds", \.cluster.stuckSeconds, in: 1...864000, definesResult: false,
       "time without progress after which a worker counts as lost although it beats"),
+
+    .integer(
+      "faults.loss_spike_window", \.faults.lossSpikeWindow, in: 0...10_000,
+      "committed steps with whose losses a new step is compared; the samples of a step whose loss is a spike are "
+        + "skipped for good; 0 compares none"
+    ).leftOutOfIdentityAtDefault,
+    .number(
+      "faults.loss_spike_deviations", \.faults.lossSpikeDeviations, in: 1...1e6,
+      "a loss is a spike when it is so many deviations above the median of the window"
+    ).leftOutOfIdentityAtDefault,
   ]
 }

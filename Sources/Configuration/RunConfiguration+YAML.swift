@@ -87,11 +87,18 @@ extension RunConfiguration {
     try require(
       optimizer.finalLearningRate <= optimizer.peakLearningRate,
       ["optimizer.final_learning_rate", "optimizer.peak_learning_rate"], "the schedule would rise")
+    try require(
+      faults.lossSpikeWindow == 0 || faults.lossSpikeWindow >= Self.leastSpikeWindow, ["faults.loss_spike_window"],
+      "\(faults.lossSpikeWindow) steps are too few to tell a spike from chance; use 0 or at least "
+        + "\(Self.leastSpikeWindow)")
     if data.directory.isEmpty {
       throw .missing(
         file: file, key: "data.directory", explanation: "name the directory that `transfusion data prepare` wrote")
     }
   }
+
+  /// A median deviation of fewer losses means little.
+  private static let leastSpikeWindow = 8
 
   /// The file that would give exactly this configuration: every key, in order.
   public var yaml: String {
@@ -110,7 +117,10 @@ extension RunConfiguration {
 
   /// Canonical text of the keys that define the result: a resumed run must have the same.
   public var identity: String {
-    Self.fields.filter(\.definesResult).map { "\($0.key)=\($0.write(self))" }.joined(separator: "\n")
+    let defaults = RunConfiguration()
+    return Self.fields.filter { field in
+      field.definesResult && (field.isInIdentityAtDefault || field.write(self) != field.write(defaults))
+    }.map { "\($0.key)=\($0.write(self))" }.joined(separator: "\n")
   }
 
   /// Keys in which two identities differ, with both values: "model.layers (8, was 4)".

@@ -15,6 +15,7 @@ public struct RunConfiguration: Hashable, Sendable {
   public var checkpoint = Checkpoint()
   public var validation = Validation()
   public var cluster = Cluster()
+  public var faults = Faults()
 
   public struct Run: Hashable, Sendable {
     public var seed: UInt64 = 0
@@ -64,6 +65,8 @@ public struct RunConfiguration: Hashable, Sendable {
     public var keepLast = 3
     /// Steps divisible by this are kept for good; 0 keeps none.
     public var keepEvery: UInt64 = 0
+    /// Steps between copies of the state into other workers' memory; 0 makes none.
+    public var copyEvery: UInt64 = 10
   }
   public struct Validation: Hashable, Sendable {
     /// 0 never validates.
@@ -71,8 +74,14 @@ public struct RunConfiguration: Hashable, Sendable {
     public var microbatches = 8
   }
   public struct Cluster: Hashable, Sendable {
-    public var deadSeconds = 10.0
+    public var suspectSeconds = 1.0
+    public var deadSeconds = 2.0
     public var stuckSeconds = 600.0
+  }
+  public struct Faults: Hashable, Sendable {
+    /// Steps whose losses a new one is compared with; 0 compares none.
+    public var lossSpikeWindow = 0
+    public var lossSpikeDeviations = 8.0
   }
 
   public init() {}

@@ -16,6 +16,8 @@ public enum CoordinatorDirective: Hashable, Sendable {
   /// Write the record, make it durable, compare when the journal has that step already; then report
   /// `stepJournaled`, `stepNotReproduced` or `journalFailed`.
   case commitStep(StepRecord)
+  /// Before anything is computed that depends on it.
+  case recordSkip(SkipRecord)
   case recordEvaluation(EvaluationRecord)
   /// In the background: verify the parts and write the manifest, then report `checkpointCommitted` or
   /// `checkpointCommitFailed`.

@@ -4,7 +4,12 @@ import Wire
 /// Where a message came from, as the transport knows it: a name that a peer cannot choose for another.
 public struct Connection: Hashable, Sendable, CustomStringConvertible {
   public let name: String
-  public init(_ name: String) { self.name = name }
+  /// The CURVE key that its owner proved to hold, 32 bytes; empty where traffic is plain.
+  public let publicKey: [UInt8]
+  public init(_ name: String, publicKey: [UInt8] = []) {
+    self.name = name
+    self.publicKey = publicKey
+  }
   public var description: String { name }
 }
 

@@ -11,7 +11,8 @@ extension CoordinatorMachine {
       return [
         .commitCheckpoint(
           CheckpointRequest(
-            step: step, generation: state.generation, nextSample: step * settings.samplesPerStep,
+            step: step, generation: state.generation,
+            nextSample: state.skips.nextSample(step, perStep: settings.samplesPerStep),
             deviceFingerprint: state.membership.sorted.first?.hello.deviceFingerprint ?? "", parts: parts))
       ]
     case .abandon(let step, let reason):

@@ -96,7 +96,9 @@ extension CoordinatorMachine {
 
   /// The plan for all members that stay.
   func decidePlan() -> Result<PlanDecision, PlanError> {
-    let members = state.membership.sorted.filter { state.leavers[$0.worker] == nil }
+    let members = state.membership.sorted.filter {
+      state.leavers[$0.worker] == nil && !state.expelled.contains($0.worker)
+    }
     let hellos = members.map(\.hello)
     let capacities = members.map { member in
       WorkerCapacity(
@@ -110,11 +112,22 @@ extension CoordinatorMachine {
     }
   }
 
+  /// The plan with the leaves as the replicas' paces ask for, when they are the same replicas.
+  private func shared(_ decision: PlanDecision) -> PlanDecision {
+    guard let leaves = state.sharedLeaves, let old = state.plan, decision.plan.places == old.places,
+      decision.plan.stageUnits == old.stageUnits
+    else { return decision }
+    var decision = decision
+    decision.plan.replicaLeaves = leaves
+    decision.reasons.append("leaves \(leaves.map(\.count)): as the replicas have shown to be fast")
+    return decision
+  }
+
   /// Everybody has answered: plan, record, announce.
   private mutating func form(_ standings: [WorkerID: Standing]) -> [CoordinatorDirective] {
     let decision: PlanDecision
     switch decidePlan() {
-    case .success(let found): decision = found
+    case .success(let found): decision = shared(found.rotated(by: state.rotation))
     case .failure(let error): return reassemble("\(error)")
     }
     let recovery = StateRecovery(
@@ -122,6 +135,7 @@ extension CoordinatorMachine {
       norm: state.norm, checksCoverage: !settings.planted.contains(.skipCoverage))
     let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
     state.plan = decision.plan
+    state.paces = WorkerPaces()
     state.plannedSeconds = decision.stepSeconds
     state.consideredMembers = Set(state.membership.members.keys)
     for (replica, row) in decision.plan.places.enumerated() {
@@ -131,7 +145,7 @@ extension CoordinatorMachine {
     state.phase = .preparing(ready: [])
     state.membership.restartProgress(now: state.now)
     let peers = state.membership.sorted.filter { state.participants.contains($0.worker) }
-      .map { Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint) }
+      .map { Peer(worker: $0.worker, dataEndpoint: $0.hello.dataEndpoint, publicKey: $0.connection.publicKey) }
     let record = PlanRecord(
       generation: state.generation, fromStep: state.step, plan: decision.plan, reasons: decision.reasons,
       deviceFingerprint: state.membership.sorted.first?.hello.deviceFingerprint ?? "")
@@ -150,7 +164,7 @@ extension CoordinatorMachine {
         .prepare(
           Prepare(
             plan: decision.plan, peers: peers, fromStep: state.step, origin: choice.origin,
-            gradientSumOfSquares: choice.gradientSumOfSquares, skipped: [])),
+            gradientSumOfSquares: choice.gradientSumOfSquares, skipped: state.skips.ranges)),
         of: state.participants.sorted())
   }
 
@@ -170,7 +184,7 @@ extension CoordinatorMachine {
     state.rewindTo = nil
     let workers = placed.count
     return [.log(.info, "ready at step \(state.step): \(workers) \(workers == 1 ? "worker" : "workers")")]
-      + releaseLeavers() + nextAtBoundary()
+      + releaseLeavers() + releaseExpelled() + nextAtBoundary()
   }
 
   /// Others hold what they held: they may go.
@@ -178,6 +192,19 @@ extension CoordinatorMachine {
     var directives: [CoordinatorDirective] = []
     for (worker, reason) in state.leavers.sorted(by: { $0.key < $1.key }) where state.places[worker] == nil {
       directives += release(worker, reason)
+    }
+    return directives
+  }
+
+  /// Others hold what they held: they may go, and are not let in again.
+  private mutating func releaseExpelled() -> [CoordinatorDirective] {
+    var directives: [CoordinatorDirective] = []
+    for worker in state.expelled.sorted() where state.membership[worker] != nil && state.places[worker] == nil {
+      let reason = "expelled: this machine computes wrongly"
+      state.membership.ban(worker)
+      directives += send(.stop(Stop(disposition: .failed, reason: reason)), to: worker)
+      directives.append(.log(.error, "\(name(worker)) \(reason)"))
+      remove(worker)
     }
     return directives
   }
@@ -205,8 +232,11 @@ extension CoordinatorMachine {
       guard case .success = decidePlan() else { return nil }
       return "\(name(leaver)) leaves: \(state.leavers[leaver] ?? "")"
     }
+    if let worker = state.expelled.filter({ state.places[$0] != nil }).min(), case .success = decidePlan() {
+      return "\(name(worker)) computes wrongly"
+    }
     let members = Set(state.membership.members.keys)
-    guard members != state.consideredMembers else { return nil }
+    guard members != state.consideredMembers else { return reasonToShift() }
     state.consideredMembers = members
     guard case .success(let decision) = decidePlan() else { return nil }
     guard decision.stepSeconds < state.plannedSeconds * (1 - settings.limits.leastGain) else { return nil }

@@ -39,12 +39,18 @@ extension CoordinatorMachine {
     case .complete: break
     }
     do throws(ReportError) {
-      let record = try barrier.sum(settings, generation: state.generation)
+      let samples = state.skips.samples(step: barrier.step, perStep: settings.samplesPerStep)
+      let record = try barrier.sum(settings, samples: samples, generation: state.generation)
+      if state.committed == barrier.step, let reason = settings.lossSpike?.isSpike(record, after: state.recent) {
+        return suspect(barrier, reason)
+      }
+      let findings = cleared(barrier)
       barrier.beginJournaling(record)
       state.phase = .stepping(barrier)
       state.journaling = record
-      return [.commitStep(record)]
+      return findings + [.commitStep(record)]
     } catch {
+      if error.isNumeric { return suspect(barrier, "\(error)") }
       return stopForReport(error, during: "step \(barrier.step)")
     }
   }
@@ -56,6 +62,7 @@ extension CoordinatorMachine {
     state.committed = max(state.committed, step + 1)
     state.norm = CommittedNorm(step: step + 1, sumOfSquares: record.gradientSumOfSquares)
     state.fruitlessGenerations = 0
+    remember(record)
     switch state.phase {
     case .stepping(let barrier) where barrier.phase == .journaling && barrier.step == step: return update(record)
     case .regrouping: return regrouped()
@@ -77,6 +84,14 @@ extension CoordinatorMachine {
     guard !state.checkpoints.isSaved(next) else { return false }
     return next >= settings.totalSteps || state.drainReason != nil || state.checkpoints.isOverdue
       || settings.checkpointEvery > 0 && next.isMultiple(of: settings.checkpointEvery)
+  }
+
+  /// Keeps what the next step's losses are compared with.
+  private mutating func remember(_ record: StepRecord) {
+    guard let window = settings.lossSpike?.window else { return }
+    state.recent.removeAll { $0.step == record.step }
+    state.recent.append(record)
+    if state.recent.count > window { state.recent.removeFirst(state.recent.count - window) }
   }
 
   private mutating func update(_ record: StepRecord) -> [CoordinatorDirective] {
@@ -105,6 +120,10 @@ extension CoordinatorMachine {
 
   mutating func receive(_ report: Updated, from worker: WorkerID) -> [CoordinatorDirective]? {
     guard case .stepping(var barrier) = state.phase else { return nil }
+    if barrier.step == report.step, barrier.owes(worker), let plan = state.plan, let place = state.places[worker] {
+      let microbatches = settings.shape.microbatches(ofLeaves: plan.replicaLeaves[place.replica])
+      state.paces.record(report.phases, of: worker, microbatches: microbatches.count)
+    }
     switch barrier.accept(report, from: worker) {
     case .ignored: return nil
     case .waiting:

@@ -82,6 +82,20 @@ public struct CoordinatorMachine: Sendable {
     var consideredMembers: Set<WorkerID> = []
     /// What the plan says that a step takes.
     var plannedSeconds = 0.0
+    /// Positions of the sample stream that no step uses.
+    public internal(set) var skips: SkippedSamples
+    /// The newest committed steps, as many as a spike is told by.
+    var recent: [StepRecord]
+    /// A step with bad numbers that is being computed again, or was skipped over.
+    var suspicion: Suspicion?
+    /// By how many places workers are moved, so that others compute what they did.
+    var rotation = 0
+    /// Workers that compute wrongly: not planned with, and let go.
+    public internal(set) var expelled: Set<WorkerID> = []
+    /// Measured in this generation.
+    var paces = WorkerPaces()
+    /// How leaves are divided among the same replicas because of their paces; nil leaves it to the plan.
+    var sharedLeaves: [Range<Int>]?
     /// Generations in a row that committed nothing.
     var fruitlessGenerations = 0
     /// Ticks seen.
@@ -99,7 +113,8 @@ public struct CoordinatorMachine: Sendable {
       generation: start.generation,
       membership: Membership(nextWorker: start.nextWorker, device: start.deviceFingerprint), step: start.fromStep,
       committed: max(start.committed, start.fromStep),
-      checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated)
+      checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated,
+      skips: start.skips, recent: start.recent)
     state.norm = start.norm
     state.awaited = start.lastPlaced
     state.rewindTo = start.isRewind ? start.fromStep : nil

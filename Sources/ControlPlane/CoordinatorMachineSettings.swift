@@ -43,8 +43,11 @@ public struct CoordinatorMachineSettings: Sendable {
   /// Workers record what they do and report it.
   public var tracing = false
   public var learningRate: @Sendable (Step) -> Double
-  /// What the reports of a step must add up to; throws when the data index cannot be read.
-  public var denominators: @Sendable (Step) throws -> StepDenominators
+  /// What the reports of a step that consumes these positions of the sample stream must add up to; throws when
+  /// the data index cannot be read.
+  public var denominators: @Sendable (Range<UInt64>) throws -> StepDenominators
+  /// Tells a bad step by its losses; nil takes every finite loss.
+  public var lossSpike: LossSpike?
   public var limits = TimeLimits()
   /// Faults put in on purpose, for the simulator to find.
   package var planted: PlantedBug = []
@@ -65,6 +68,10 @@ public struct CoordinatorMachineSettings: Sendable {
     public var graceTicks: UInt64 = 20
     /// A plan with new workers is used when it shortens the step by this part of it.
     public var leastGain = 0.03
+    /// Leaves move to faster replicas when that shortens the step by this part of it; 0 never moves any.
+    public var leastShift = 0.15
+    /// Ranges of samples in a row that may be skipped before one step.
+    public var skippedRanges = 8
     /// Generations in a row that commit nothing before the run stops.
     public var fruitlessGenerations = 50
     /// A worker that beats but finishes nothing in a busy phase, or does not write its part of a checkpoint, for
@@ -82,7 +89,7 @@ public struct CoordinatorMachineSettings: Sendable {
     schedule: ScheduleKind, shape: StepShape, units: [CostUnit], memory: MemoryModel, tensorCount: Int,
     totalSteps: Step, samplesPerStep: UInt64, tokensPerStep: UInt64, dataFingerprint: String, checkpointEvery: Step,
     validationEvery: Step, validationMicrobatches: Int, learningRate: @escaping @Sendable (Step) -> Double,
-    denominators: @escaping @Sendable (Step) throws -> StepDenominators
+    denominators: @escaping @Sendable (Range<UInt64>) throws -> StepDenominators
   ) {
     self.run = run
     self.runDirectory = runDirectory
@@ -124,6 +131,10 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var committed: Step
   /// Of the newest committed step, for workers that have its sums.
   public var norm: CommittedNorm?
+  /// Positions of the sample stream that no step uses.
+  public var skips = SkippedSamples()
+  /// The newest committed steps, as many as ``CoordinatorMachineSettings/lossSpike`` looks at.
+  public var recent: [StepRecord] = []
   /// Who had a place in the newest plan: a restarted coordinator waits for them for a moment.
   public var lastPlaced: Set<WorkerID> = []
   /// The user asked for `fromStep`: what workers hold beyond it is not used.

@@ -19,6 +19,8 @@ public struct Membership: Hashable, Sendable {
   public private(set) var members: [WorkerID: Member] = [:]
   private var workerOf: [Connection: WorkerID] = [:]
   private var nextNumber: UInt32
+  /// Processes that are not let in again.
+  private var banned: [Hello] = []
 
   /// What the run was computed on so far; nil when the first member defines it.
   private let device: String?
@@ -58,12 +60,18 @@ public struct Membership: Hashable, Sendable {
           + "install the same version of transfusion on all hosts")
     }
     if let known = workerOf[connection] { return .again(known) }
-    if let old = members.values.first(where: { Self.isSameProcess($0.hello, hello) }) {
+    // What a hello says anybody can say: another key is another worker, and takes over nothing.
+    if let old = members.values.first(where: {
+      Self.isSameProcess($0.hello, hello) && $0.connection.publicKey == connection.publicKey
+    }) {
       workerOf[old.connection] = nil
       workerOf[connection] = old.worker
       members[old.worker]?.connection = connection
       members[old.worker]?.lastHeardTick = now
       return .moved(old.worker)
+    }
+    if banned.contains(where: { Self.isSameProcess($0, hello) }) {
+      return .refused("this machine was found to compute wrongly")
     }
     guard !isEnding else { return .refused("the run is ending") }
     if let device, device != hello.deviceFingerprint {
@@ -114,6 +122,8 @@ public struct Membership: Hashable, Sendable {
   }
 
   mutating func alive(_ worker: WorkerID, now: UInt64) { members[worker]?.lastHeardTick = now }
+
+  mutating func ban(_ worker: WorkerID) { if let member = members[worker] { banned.append(member.hello) } }
 
   mutating func setMemory(_ bytes: UInt64, of worker: WorkerID) { members[worker]?.memoryBytes = bytes }
 

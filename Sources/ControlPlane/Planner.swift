@@ -24,6 +24,22 @@ public struct PlanDecision: Hashable, Sendable {
   public var stepSeconds: Double
 }
 
+extension PlanDecision {
+  /// The same mesh with every worker moved by so many places: others compute what each did.
+  func rotated(by places: Int) -> PlanDecision {
+    let ranked = plan.places.flatMap { $0 }
+    let shift = ranked.isEmpty ? 0 : places % ranked.count
+    guard shift > 0 else { return self }
+    var decision = self
+    let moved = ranked[shift...] + ranked[..<shift]
+    let stages = plan.stageCount
+    decision.plan.places = (0..<plan.replicaCount).map { replica in
+      Array(moved.dropFirst(replica * stages).prefix(stages))
+    }
+    return decision
+  }
+}
+
 /// Decides who computes what. Pure: the same input gives the same plan on every machine.
 public enum Planner {
   /// Speeds that differ by less than this count as equal: measuring is not more exact.

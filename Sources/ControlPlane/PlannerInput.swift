@@ -39,6 +39,9 @@ public struct MemoryModel: Hashable, Sendable, Codable {
   public var gradientBytesPerParameter = 4
   /// Two float32 moments, sharded over the replicas of the stage.
   public var momentBytesPerParameter = 8
+  /// Copies of the state in memory, its own and another worker's, sharded over the replicas of the stage; 0 when none
+  /// are made.
+  public var copyBytesPerParameter = 0
   /// What a checkpoint's snapshot copies, sharded over the replicas of the stage.
   public var snapshotBytesPerParameter = 12
   /// One microbatch's output between two stages (its input and two gradients are as large).
@@ -61,7 +64,8 @@ public struct MemoryModel: Hashable, Sendable, Codable {
     var waitingSums = 0
     while 1 << waitingSums < leaves { waitingSums += 1 }
     let whole = weightBytesPerParameter + computeCopyBytesPerParameter + gradientBytesPerParameter * (1 + waitingSums)
-    let sharded = momentBytesPerParameter + snapshotBytesPerParameter
+    // Each replica keeps what it owns and backs another one's.
+    let sharded = momentBytesPerParameter * min(2, max(replicas, 1)) + snapshotBytesPerParameter + copyBytesPerParameter
     return UInt64(parameters * whole + parameters * sharded / max(replicas, 1))
       + UInt64(slots * (activation + 4 * boundaryBytes) + fixedBytes)
   }

@@ -17,6 +17,8 @@ public struct StepBarrier: Hashable, Sendable {
   public private(set) var record: StepRecord?
   private let placed: Set<WorkerID>
   private var reduced: [WorkerID: Reduced] = [:]
+  /// What was reported so far.
+  var reports: [WorkerID: Reduced] { reduced }
   private var updated: Set<WorkerID> = []
 
   init(step: Step, workers: [WorkerID]) {
@@ -58,19 +60,22 @@ public struct StepBarrier: Hashable, Sendable {
   }
 
   /// Adds up what was reported; everything not finite stops here, before any parameter changes.
-  func sum(_ settings: CoordinatorMachineSettings, generation: Generation) throws(ReportError) -> StepRecord {
+  ///
+  /// - Parameter samples: positions of the sample stream that the step consumes.
+  func sum(
+    _ settings: CoordinatorMachineSettings, samples: Range<UInt64>, generation: Generation
+  ) throws(ReportError) -> StepRecord {
     let reports = workers.compactMap { worker in reduced[worker].map { (worker: worker, report: $0) } }
     let losses = try ReportedLosses(
       reports.map { (worker: $0.worker, losses: $0.report.losses) }, count: settings.shape.microbatches)
     let expected: StepDenominators
-    do { expected = try settings.denominators(step) } catch { throw .denominatorsUnknown(reason: "\(error)") }
+    do { expected = try settings.denominators(samples) } catch { throw .denominatorsUnknown(reason: "\(error)") }
     guard losses.counts == expected else { throw .denominators(expected: expected, reported: losses.counts) }
     let squares = try ReportedLosses.sumOfSquares(
       reports.map { (worker: $0.worker, norms: $0.report.norms) }, count: settings.tensorCount)
     return StepRecord(
-      step: step, generation: generation,
-      samples: step * settings.samplesPerStep..<(step + 1) * settings.samplesPerStep,
-      tokens: settings.tokensPerStep, targetTokens: losses.counts.targetTokens, images: losses.counts.images,
+      step: step, generation: generation, samples: samples, tokens: settings.tokensPerStep,
+      targetTokens: losses.counts.targetTokens, images: losses.counts.images,
       languageModelLoss: losses.languageModelLoss, diffusionLoss: losses.diffusionLoss,
       gradientSumOfSquares: squares, learningRate: settings.learningRate(step))
   }

@@ -57,7 +57,8 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
     case .unreadableCheckpoints(let error):
       "\(error); no checkpoint was changed: make the files readable again and resume"
     case .checkpointPosition(let step, let expected, let found):
-      "the checkpoint of step \(step) stands at sample \(found), but with this batch size it would be \(expected)"
+      "the checkpoint of step \(step) stands at sample \(found), but with this batch size and the journal's skipped "
+        + "samples it would be \(expected)"
     }
   }
 }

@@ -22,6 +22,7 @@ extension CoordinatorLoop {
       case .send(let envelope, let connection): send(envelope, to: connection)
       case .answerStatus(let connection): answerStatus(connection)
       case .commitStep(let record): commit(record)
+      case .recordSkip(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
       case .recordEvaluation(let record): recordEvaluation(record)
       case .commitCheckpoint(let request): commits.commit(request)
       case .discardCheckpoint(let step): discard(step)

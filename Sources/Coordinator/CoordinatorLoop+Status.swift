@@ -48,7 +48,7 @@ extension CoordinatorLoop {
       step: step, totalSteps: settings.totalSteps)
     report.tokens = step &* settings.tokensPerStep
     report.tokensTotal = settings.totalSteps &* settings.tokensPerStep
-    report.samples = step &* settings.samplesPerStep
+    report.samples = history.steps.last?.record.samples.upperBound ?? step &* settings.samplesPerStep
     report.setProgress(history.steps.last, recent: history.steps)
     let now = Date().timeIntervalSince1970
     if let newest = state.checkpoints.newest {
@@ -61,6 +61,9 @@ extension CoordinatorLoop {
       .init(step: $0.step, languageModelLoss: $0.languageModelLoss, diffusionLoss: $0.diffusionLoss)
     }
     report.plan = state.plan.map { .init($0) }
+    report.waitingReason = state.waitingReason
+    report.slowest = machine.slowest.map { .init(worker: $0.worker.number, phase: $0.phase, seconds: $0.seconds) }
+    report.skippedSamples = state.skips.isEmpty ? nil : state.skips.count
     report.expectedWorkers = settings.expectedWorkers
     report.workers = machine.workerViews.map { view in
       .init(

@@ -33,12 +33,15 @@ final class CoordinatorLoop {
   var progress: (StatusReport) -> Void = { _ in }
   /// The socket's names of the members' connections, and of whoever is being answered.
   var peers: [Connection: PeerIdentity] = [:]
+  /// Nil where traffic is plain.
+  var admission: KeyAdmission?
 
   init(
     settings: CoordinatorSettings, directory: RunDirectory, opening: RunOpening, server: ControlServer,
-    trace: TraceFile?,
+    admission: KeyAdmission? = nil, trace: TraceFile?,
     log: Logger
   ) {
+    self.admission = admission
     self.trace = trace
     self.settings = settings
     self.server = server
@@ -82,6 +85,7 @@ final class CoordinatorLoop {
       if clock.now >= nextTick {
         // One tick however late: the machine's time is the time in which it could listen.
         feed(.tick)
+        if ticks.isMultiple(of: KeyAdmission.lookTicks) { lookAtKeys() }
         if ticks.isMultiple(of: TraceFile.questionTicks) { askForClocks() }
         if ticks.isMultiple(of: Self.fenceTicks) { checkFence() }
         tracing { trace throws(CoordinatorError) in try trace.flush() }
@@ -105,7 +109,7 @@ final class CoordinatorLoop {
     }
   }
 
-  private func feed(_ event: CoordinatorEvent) {
+  func feed(_ event: CoordinatorEvent) {
     pending.append(event)
     while !pending.isEmpty, outcome == nil { obey(machine.handle(pending.removeFirst())) }
   }
@@ -114,7 +118,7 @@ final class CoordinatorLoop {
     switch incoming.content {
     case .malformed(let error): log.debug("dropped garbage of \(incoming.peer): \(error)")
     case .envelope(let envelope):
-      let connection = Connection(incoming.peer.description)
+      let connection = Connection(incoming.peer.description, publicKey: incoming.peer.key?.bytes ?? [])
       peers[connection] = incoming.peer
       feed(.message(envelope, from: connection))
       // Whoever is not a member is forgotten: connections come and go, the table must not grow with them.

@@ -1,6 +1,7 @@
 import ClusterModel
 import ControlPlane
 import Foundation
+import Keys
 import Logging
 import Transport
 
@@ -26,17 +27,25 @@ public final class CoordinatorProcess {
     self.stopCount = stopCount
     // The lock comes first: nothing of a live run is looked at, let alone changed.
     lock = try directory.acquire()
-    let server = try ControlServer(listen: settings.listen, allowPlaintext: settings.allowPlaintext)
+    let list = settings.authorizedKeys ?? directory.authorizedKeys
+    let admission = try settings.keys.map { pair throws(KeyFileError) in
+      try KeyAdmission(pair, list: list, settings: settings, log: log)
+    }
+    let server = try ControlServer(
+      listen: settings.listen, keys: admission?.serverKeys, allowPlaintext: settings.allowPlaintext)
     endpoint = server.endpoint
     let trace = try settings.traceFile.map { path throws(CoordinatorError) in try TraceFile(creating: path) }
     let opening = try RunOpening(settings, in: directory, log: log, now: Date().timeIntervalSince1970)
     loop = CoordinatorLoop(
-      settings: settings, directory: directory, opening: opening, server: server, trace: trace, log: log)
+      settings: settings, directory: directory, opening: opening, server: server, admission: admission,
+      trace: trace, log: log)
     try directory.announce(
       CoordinatorAddress(
         address: endpoint, processID: ProcessInfo.processInfo.processIdentifier, host: RunOpening.hostName,
-        run: opening.run.text, generation: opening.start.generation.number))
+        run: opening.run.text, generation: opening.start.generation.number,
+        publicKey: settings.keys?.publicKey.text))
     log.info("coordinator of run \(opening.run.text.prefix(8)), \(opening.start.generation), on \(endpoint)")
+    if let key = settings.keys?.publicKey { log.info("encrypted; the coordinator's public key is \(key)") }
   }
   // The lock goes after this: a successor's file is never withdrawn.
   deinit { directory.withdraw() }

@@ -1,5 +1,6 @@
 import ClusterModel
 import ControlPlane
+import Transport
 
 /// Which state a coordinator begins from.
 public enum CoordinatorResume: Hashable, Sendable {
@@ -18,6 +19,12 @@ public struct CoordinatorSettings: Sendable {
   /// `tcp://127.0.0.1:7070`, `tcp://127.0.0.1:*` for a free port, `ipc:///path`.
   public var listen: String
   public var allowPlaintext = false
+  /// With it everything is encrypted, and only keys on the run's list (and this one) are let in.
+  public var keys: KeyPair?
+  /// The list of keys; nil takes the run directory's.
+  public var authorizedKeys: String?
+  /// Connections that one key may have at a time.
+  public var connectionsPerKey = 256
   public var resume = CoordinatorResume.newest
   /// Resolved configuration (YAML): config.yaml, and what workers are sent.
   public var configuration: String
@@ -56,8 +63,10 @@ public struct CoordinatorSettings: Sendable {
   public var traceFile: String?
   /// Of the step that makes state `step + 1`.
   public var learningRate: @Sendable (Step) -> Double
-  /// Target tokens and images of a step, from the data index.
-  public var denominators: @Sendable (Step) throws -> StepDenominators
+  /// Target tokens and images of a step that consumes these positions of the sample stream, from the data index.
+  public var denominators: @Sendable (Range<UInt64>) throws -> StepDenominators
+  /// Tells a bad step by its losses; nil takes every finite loss.
+  public var lossSpike: LossSpike?
   /// A worker that says nothing for so long is lost.
   public var deadSeconds = 2.0
   /// A worker that says nothing for so long is shown as suspected.
@@ -72,7 +81,7 @@ public struct CoordinatorSettings: Sendable {
     schedule: ScheduleKind, shape: StepShape, units: [CostUnit], memory: MemoryModel, tensorShapes: [String: [Int]],
     totalSteps: Step, samplesPerStep: UInt64, tokensPerStep: UInt64, dataFingerprint: String,
     learningRate: @escaping @Sendable (Step) -> Double,
-    denominators: @escaping @Sendable (Step) throws -> StepDenominators
+    denominators: @escaping @Sendable (Range<UInt64>) throws -> StepDenominators
   ) {
     self.runDirectory = runDirectory
     self.listen = listen
@@ -114,6 +123,7 @@ public struct CoordinatorSettings: Sendable {
       validationEvery: validationEvery, validationMicrobatches: validationMicrobatches, learningRate: learningRate,
       denominators: denominators)
     settings.stopAfter = stopAfter
+    settings.lossSpike = lossSpike
     settings.tracing = traceFile != nil
     settings.limits.tickSeconds = Self.tickSeconds
     settings.limits.heartbeatTicks = 5

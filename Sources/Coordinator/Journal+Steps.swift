@@ -19,6 +19,14 @@ public struct JournaledCheckpoint: Hashable, Sendable {
   public var digest: String
   public var sizeBytes: UInt64
   public var committedAtSeconds: Double
+
+  public init(step: Step, nextSample: UInt64, digest: String, sizeBytes: UInt64, committedAtSeconds: Double) {
+    self.step = step
+    self.nextSample = nextSample
+    self.digest = digest
+    self.sizeBytes = sizeBytes
+    self.committedAtSeconds = committedAtSeconds
+  }
 }
 
 extension Journal {
@@ -31,13 +39,14 @@ extension Journal {
     case differs(reason: String)
   }
 
-  /// Commits a step, durably. Steps must follow each other; one that is there already is compared bit by bit.
+  /// Commits a step, durably. Steps must follow each other, and so must their samples but for what is skipped; a
+  /// step that is there already is compared bit by bit.
   public func commit(_ record: StepRecord, seconds: Double, at now: Double) throws(CoordinatorError) -> CommitResult {
     try fenced(record.generation) { database in
       if let row = try Row.fetchOne(
         database, sql: "SELECT * FROM steps WHERE step = ?", arguments: [Int64(record.step)])
       {
-        let old = Self.step(row).record
+        let old = try JournalRows.step(row).record
         let differences = Self.differences(old, record)
         return differences.isEmpty
           ? .reproduced
@@ -51,6 +60,7 @@ extension Journal {
         return .differs(
           reason: "step \(record.step) cannot follow step \(newest): the steps between are not in the journal")
       }
+      if let reason = try Self.misplacement(of: record, database) { return .differs(reason: reason) }
       try database.execute(
         sql: "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         arguments: [
@@ -113,7 +123,7 @@ extension Journal {
   public func newestSteps(_ count: Int) throws(CoordinatorError) -> [JournaledStep] {
     try read { database in
       try Row.fetchAll(database, sql: "SELECT * FROM steps ORDER BY step DESC LIMIT ?", arguments: [count])
-        .map(Self.step).reversed()
+        .map(JournalRows.step).reversed()
     }
   }
 
@@ -123,7 +133,7 @@ extension Journal {
       try Row.fetchAll(
         database, sql: "SELECT * FROM steps WHERE step >= ? AND step < ? ORDER BY step",
         arguments: [Int64(clamping: range.lowerBound), Int64(clamping: range.upperBound)]
-      ).map(Self.step)
+      ).map(JournalRows.step)
     }
   }
 
@@ -162,16 +172,18 @@ extension Journal {
     }
   }
 
-  /// Workers of a generation, by ID.
-  public func workers(of generation: Generation) throws(CoordinatorError) -> [WorkerRecord] {
+  /// The workers of a plan, by ID, each as it joined last.
+  public func workers(in plan: Plan) throws(CoordinatorError) -> [WorkerRecord] {
     try read { database in
-      try Row.fetchAll(
-        database, sql: "SELECT * FROM workers WHERE generation = ? ORDER BY worker",
-        arguments: [Int64(generation.number)]
-      ).map { row in
-        WorkerRecord(
-          worker: WorkerID(UInt32(row["worker"] as Int64)), generation: generation, host: row["host"],
-          processID: row["process_id"], deviceFingerprint: row["device"], gigaflopsPerSecond: row["gigaflops"])
+      try (plan.places.flatMap { $0 } + plan.spares).sorted().compactMap { worker in
+        try Row.fetchOne(
+          database, sql: "SELECT * FROM workers WHERE worker = ? ORDER BY generation DESC LIMIT 1",
+          arguments: [Int64(worker.number)]
+        ).map { row in
+          WorkerRecord(
+            worker: worker, generation: Generation(UInt64(row["generation"] as Int64)), host: row["host"],
+            processID: row["process_id"], deviceFingerprint: row["device"], gigaflopsPerSecond: row["gigaflops"])
+        }
       }
     }
   }
@@ -190,17 +202,5 @@ extension Journal {
   public func committedSteps() throws(CoordinatorError) -> Step {
     guard let newest = try read({ try Int64.fetchOne($0, sql: "SELECT max(step) FROM steps") }) else { return 0 }
     return UInt64(newest) + 1
-  }
-
-  static func step(_ row: Row) -> JournaledStep {
-    JournaledStep(
-      record: StepRecord(
-        step: UInt64(row["step"] as Int64), generation: Generation(UInt64(row["generation"] as Int64)),
-        samples: UInt64(row["first_sample"] as Int64)..<UInt64(row["next_sample"] as Int64),
-        tokens: UInt64(row["tokens"] as Int64), targetTokens: UInt64(row["target_tokens"] as Int64),
-        images: UInt64(row["images"] as Int64), languageModelLoss: row["language_model_loss"],
-        diffusionLoss: row["diffusion_loss"], gradientSumOfSquares: row["gradient_sum_of_squares"],
-        learningRate: row["learning_rate"]),
-      seconds: row["seconds"], committedAtSeconds: row["committed_at"])
   }
 }

@@ -114,7 +114,7 @@ public final class Journal: Sendable {
 
 /// Facts that are one value each.
 public enum JournalFact: String, Sendable, CaseIterable {
-  case run, identity, dataFingerprint, device, totalSteps, tokensPerStep, samplesPerStep, outcome
+  case run, identity, dataFingerprint, device, totalSteps, tokensPerStep, samplesPerStep, leaves, outcome
 }
 
 extension Journal {

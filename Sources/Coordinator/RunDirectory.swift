@@ -1,4 +1,5 @@
 import Foundation
+import Keys
 
 #if canImport(Glibc)
   import Glibc
@@ -18,6 +19,7 @@ public struct RunDirectory: Sendable {
   public var journal: String { path + "/journal.sqlite" }
   public var configuration: String { path + "/config.yaml" }
   public var checkpoints: String { path + "/checkpoints" }
+  public var authorizedKeys: String { path + "/" + AuthorizedKeys.fileName }
   var lock: String { path + "/lock" }
   var coordinator: String { path + "/coordinator.json" }
 
@@ -82,6 +84,8 @@ public struct CoordinatorAddress: Hashable, Sendable, Codable {
   public var host: String
   public var run: String
   public var generation: UInt64
+  /// The coordinator's CURVE key; nil where traffic is plain.
+  public var publicKey: String?
 }
 
 /// Holds the run directory's lock until it goes; the kernel releases it when the process dies.

@@ -22,13 +22,14 @@ struct RunOpening {
 
     let found = try Self.findState(settings, store, known: Set(try journal.checkpoints().map(\.step)), log)
     let committed = try journal.committedSteps()
+    let skips = try journal.skippedSamples(perStep: settings.samplesPerStep)
     if let manifest = found.manifest {
       guard manifest.data.fingerprint == settings.dataFingerprint else {
         throw .dataChanged(expected: manifest.data.fingerprint, found: settings.dataFingerprint)
       }
-      guard manifest.data.nextSample == manifest.step * settings.samplesPerStep else {
-        throw .checkpointPosition(
-          step: manifest.step, expected: manifest.step * settings.samplesPerStep, found: manifest.data.nextSample)
+      let expected = skips.nextSample(manifest.step, perStep: settings.samplesPerStep)
+      guard manifest.data.nextSample == expected else {
+        throw .checkpointPosition(step: manifest.step, expected: expected, found: manifest.data.nextSample)
       }
       if isNew {
         log.warning("\(directory.path) has checkpoints but no journal: the steps before are not in its record")
@@ -44,6 +45,7 @@ struct RunOpening {
     try journal.set(.totalSteps, "\(settings.totalSteps)")
     try journal.set(.tokensPerStep, "\(settings.tokensPerStep)")
     try journal.set(.samplesPerStep, "\(settings.samplesPerStep)")
+    try journal.set(.leaves, "\(settings.shape.leaves)")
     try journal.set(.outcome, nil)
     try directory.writeConfiguration(settings.configuration)
     let generation = try journal.beginGeneration(
@@ -56,6 +58,10 @@ struct RunOpening {
       nextWorker: try journal.nextWorkerNumber(), evaluated: Set(try journal.validations().map(\.step)),
       saved: found.saved, deviceFingerprint: try Self.device(found.manifest, committed: committed, journal))
     if let plan = try journal.newestPlan() { start.lastPlaced = Set(plan.plan.places.joined()) }
+    start.skips = skips
+    if let spike = settings.lossSpike {
+      start.recent = try journal.newestSteps(spike.window).map(\.record)
+    }
     self.start = start
     self.journal = journal
     self.store = store

@@ -37,6 +37,11 @@ extension StatusReport {
         "\(plan.replicas) \(plan.replicas == 1 ? "replica" : "replicas") x \(plan.stages) \(plan.stages == 1 ? "stage" : "stages"), \(plan.schedule), generation \(generation)"
       )
     }
+    line("waiting", waitingReason)
+    line(
+      "slowest",
+      slowest.map { "worker \($0.worker), most of it \($0.phase), " + String(format: "%.2f s a step", $0.seconds) })
+    line("skipped", skippedSamples.map { "\($0) samples (see `transfusion ledger show`)" })
     if !workers.isEmpty {
       lines.append("")
       lines += workerTable

@@ -12,7 +12,7 @@ public struct StatusReport: Hashable, Sendable, Codable {
   public var run: String
   /// Whether a live coordinator answered; otherwise the journal did.
   public var live: Bool
-  /// assembling, preparing, training, evaluating, draining, saving, stopping, an outcome's kind, or stopped.
+  /// assembling, regrouping, preparing, training, evaluating, draining, saving, stopping, an outcome's kind, or stopped.
   public var state: String
   public var generation: UInt64
   /// Committed steps.
@@ -42,10 +42,28 @@ public struct StatusReport: Hashable, Sendable, Codable {
   public var validations: [Validation]
   public var plan: PlanSummary?
   public var expectedWorkers: Int?
+  /// Why the run waits for workers, when no plan can be made with those that are here.
+  public var waitingReason: String?
+  /// The worker that the others wait for most; nil with one worker.
+  public var slowest: Slowest?
+  /// Samples that are skipped for good.
+  public var skippedSamples: UInt64?
   public var workers: [Worker]
   /// How the run ended, or ended last time.
   public var outcome: Ending?
 
+  public struct Slowest: Hashable, Sendable, Codable {
+    public var worker: UInt32
+    /// What it spent most time on: forward, backward, update, data or checkpoint.
+    public var phase: String
+    /// Of the newest step, waiting left out.
+    public var seconds: Double
+    public init(worker: UInt32, phase: String, seconds: Double) {
+      self.worker = worker
+      self.phase = phase
+      self.seconds = seconds
+    }
+  }
   public struct Checkpoint: Hashable, Sendable, Codable {
     public var step: UInt64
     public var secondsAgo: Double?
@@ -86,7 +104,7 @@ public struct StatusReport: Hashable, Sendable, Codable {
     public var rank: Int?
     public var stage: Int?
     public var replica: Int?
-    /// joined, preparing, ready, working, waiting, spare, or gone when offline.
+    /// joined, asked, preparing, ready, working, waiting, spare, leaving, suspected, or gone when offline.
     public var state: String
     /// What the worker says it is doing.
     public var phase: String
@@ -110,7 +128,7 @@ public struct StatusReport: Hashable, Sendable, Codable {
     }
   }
   public struct Ending: Hashable, Sendable, Codable {
-    /// done, drained, requeue, configuration, data, peer, numbers, notReproducible, storage or software.
+    /// done, drained, requeue, superseded, configuration, data, peer, numbers, notReproducible, storage or software.
     public var kind: String
     public var reason: String
     public var exitCode: Int32
@@ -189,8 +207,8 @@ extension StatusReport {
     }
     let newest = try journal.newestPlan()
     report.plan = newest.map { PlanSummary($0.plan) }
-    if let (generation, plan) = newest {
-      report.workers = try journal.workers(of: generation).map { record in
+    if let plan = newest?.plan {
+      report.workers = try journal.workers(in: plan).map { record in
         let place = plan.place(of: record.worker)
         return Worker(
           id: record.worker.number, host: record.host, rank: plan.rank(of: record.worker), stage: place?.stage,

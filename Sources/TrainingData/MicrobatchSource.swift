@@ -1,3 +1,4 @@
+import ClusterModel
 import Randomness
 import TransfusionModel
 
@@ -5,19 +6,26 @@ import TransfusionModel
 /// any time, and all of them make the same.
 ///
 /// The stream of samples is numbered from 0 (a sample is one packed sequence); step s with B microbatches of S
-/// sequences takes B S consecutive positions. All members may be used from any thread.
+/// sequences takes B S consecutive positions, after the ranges that are skipped
+/// for good. What is random in a sample is keyed by its position alone, so that a skip changes which samples a step
+/// has and nothing in them. All members may be used from any thread.
 public struct MicrobatchSource: Sendable {
   public let dataset: TrainingDataset
   public let sampling: SamplingConfiguration
+  /// Positions that no step takes: part of what defines the run's result, and the same for all workers.
+  public var skips: SkippedSamples
 
   /// - Throws: `DataError.impossible` when the data lacks a source that has a share, or a setting is out of range.
-  public init(dataset: TrainingDataset, sampling: SamplingConfiguration) throws(DataError) {
+  public init(
+    dataset: TrainingDataset, sampling: SamplingConfiguration, skips: SkippedSamples = SkippedSamples()
+  ) throws(DataError) {
     try sampling.validate()
     for (source, share) in [(DataSource.images, sampling.mix.images), (.text, sampling.mix.text)] where share > 0 {
       guard dataset.sequenceCount(source, .train) > 0 else { throw dataset.missing(source, .train) }
     }
     self.dataset = dataset
     self.sampling = sampling
+    self.skips = skips
   }
 
   /// The largest counts of any microbatch, training or validation.
@@ -33,7 +41,7 @@ public struct MicrobatchSource: Sendable {
   public var tokensPerStep: UInt64 { samplesPerStep * UInt64(dataset.sequenceLength) }
 
   /// The positions of the stream that a step takes.
-  public func samples(step: UInt64) -> Range<UInt64> { step * samplesPerStep..<(step + 1) * samplesPerStep }
+  public func samples(step: UInt64) -> Range<UInt64> { skips.samples(step: step, perStep: samplesPerStep) }
 
   /// The sample at a position of the stream: which sequence of which source it is, and in which pass over it.
   public func sample(_ position: UInt64) -> SampleIdentity {
@@ -59,8 +67,13 @@ public struct MicrobatchSource: Sendable {
 
   /// The counts by which every microbatch of a step divides its losses; no token is read.
   public func denominators(step: UInt64) throws(DataError) -> Denominators {
+    try denominators(samples: samples(step: step))
+  }
+
+  /// The counts of a step that takes these positions, whatever is skipped.
+  public func denominators(samples: Range<UInt64>) throws(DataError) -> Denominators {
     var result = Denominators(targetTokens: 0, images: 0)
-    for position in samples(step: step) { try count(sample(position), into: &result) }
+    for position in samples { try count(sample(position), into: &result) }
     return result
   }
 

@@ -1,3 +1,4 @@
+import CZeroMQ
 import Wire
 
 /// A worker's or observer's end of the control plane: one DEALER socket, connected.
@@ -12,23 +13,68 @@ public final class ControlClient {
   public let waker: Waker
   /// Messages so far that were not ours.
   public private(set) var malformedCount: UInt64 = 0
+  /// Why the coordinator does not let us in, once that is certain; nothing will come then.
+  public private(set) var refusal: TransportError?
+  /// Connections that ended before they were agreed upon, since the last one that was: the coordinator has another
+  /// key than ours says, or something else answers there.
+  public private(set) var failedHandshakes = 0
+  private let address: Endpoint
   private let socket: Socket
+  private let reports: Socket
+  private let isEncrypted: Bool
   private var queue: [Message] = []
 
   /// - Parameters:
   ///   - address: the coordinator's, `tcp://HOST:PORT` or `ipc:///path`.
+  ///   - keys: our key pair and the coordinator's key; without them traffic is plain.
   ///   - allowPlaintext: accept that messages outside loopback and ipc are neither secret nor authentic.
-  public init(address: String, allowPlaintext: Bool = false) throws(TransportError) {
+  public init(address: String, keys: ClientKeys? = nil, allowPlaintext: Bool = false) throws(TransportError) {
     let endpoint = try Endpoint(address)
+    self.address = endpoint
+    isEncrypted = keys != nil
+    let context = try ZeroMQContext()
     waker = try Waker()
-    socket = try Socket(.dealer, in: ZeroMQContext(), limits: .control)
-    try socket.connect(endpoint, allowPlaintext: allowPlaintext)
+    socket = try Socket(.dealer, in: context, limits: .control)
+    // Without a limit: the library must never wait for us to read what it reports.
+    reports = try Socket(.pair, in: context, limits: .init(messageBytes: 4_096, sendMessages: 0, receiveMessages: 0))
+    try socket.startMonitor(Self.reportsAddress, events: Self.reported)
+    try reports.connectInside(Self.reportsAddress)
+    try socket.connect(
+      endpoint,
+      keys.map { .client($0.pair, server: $0.server) } ?? .plaintext(allowedOutsideHost: allowPlaintext))
+  }
+  deinit { socket.stopMonitor() }
+
+  private static let reportsAddress = "inproc://connection"
+  private static let reported =
+    ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
+
+  private func takeReports() throws(TransportError) {
+    while let event = try reports.receiveMonitorEvent() {
+      switch event.kind {
+      case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        failedHandshakes = 0
+        refusal = nil
+      // 300 says that we may try again (RFC 27); that one is not for good.
+      case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH where event.value != 300:
+        refusal = .notAuthorised(address: address.description)
+      case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        refusal =
+          event.value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+          ? .encryptionDiffers(address: address.description, weEncrypt: isEncrypted)
+          : .foreignServer(address: address.description)
+      default: failedHandshakes += 1
+      }
+    }
   }
 
   /// Waits for messages at most so long; returns early with what there is, or empty when woken.
   public func poll(timeoutMilliseconds: Int) throws(TransportError) -> [Envelope] {
     try flush()
-    try Socket.wait(for: [(socket, !queue.isEmpty)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
+    try Socket.wait(
+      for: [(socket, !queue.isEmpty), (reports, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
+    try takeReports()
     try flush()
     var envelopes: [Envelope] = []
     var taken = 0

@@ -3,6 +3,8 @@ import Wire
 /// Names a connection of the control plane: chosen by the socket, and another one after a reconnect.
 public struct PeerIdentity: Hashable, Sendable, CustomStringConvertible {
   let bytes: [UInt8]
+  /// The key that it proved to hold; nil where traffic is plain.
+  public let key: PublicKey?
   public var description: String {
     "peer "
       + bytes.map { byte in
@@ -26,7 +28,8 @@ public struct Incoming: Sendable {
 /// The coordinator's end of the control plane: one ROUTER socket, bound.
 ///
 /// Confined to the thread that made it, which is checked; other threads use ``waker``. Garbage from anybody
-/// is counted and reported, and disturbs nobody.
+/// is counted and reported, and disturbs nobody. With keys, only whom they admit is heard, message by message: a
+/// key that is struck off is out at once, connected or not.
 public final class ControlServer {
   /// Messages taken in one poll: a peer that floods cannot keep the caller from its other work, and the
   /// socket takes from its peers in turns, so it cannot keep out the others either.
@@ -37,35 +40,101 @@ public final class ControlServer {
   public let waker: Waker
   /// Messages so far that were not ours.
   public private(set) var malformedCount: UInt64 = 0
+  /// Messages of keys that are not admitted any more, or that an observer may not send.
+  public private(set) var refusedCount: UInt64 = 0
+  /// Messages of connections that sent more than ``ControlRate`` allows.
+  public private(set) var excessCount: UInt64 = 0
   private let socket: Socket
+  private let admitted: AdmittedKeys?
+  private let authenticator: Authenticator?
+  private var rates: ConnectionRates
+  private let clock = ContinuousClock()
 
   /// - Parameters:
   ///   - listen: `tcp://127.0.0.1:7070`, `tcp://127.0.0.1:*` for a free port, or `ipc:///path`.
+  ///   - keys: whom to admit, encrypted; without them traffic is plain.
   ///   - allowPlaintext: accept that messages outside loopback and ipc are neither secret nor authentic.
+  ///   - rate: what each connection may send.
   /// - Throws: ``TransportError``, among them `addressInUse` and `plaintextRefused`.
-  public init(listen: String, allowPlaintext: Bool = false) throws(TransportError) {
+  public init(
+    listen: String, keys: ServerKeys? = nil, allowPlaintext: Bool = false, rate: ControlRate = ControlRate()
+  ) throws(TransportError) {
     let address = try Endpoint(listen)
+    let context = try ZeroMQContext()
     waker = try Waker()
-    socket = try Socket(.router, in: ZeroMQContext(), limits: .control)
-    endpoint = try socket.bind(address, allowPlaintext: allowPlaintext)
+    rates = ConnectionRates(rate)
+    socket = try Socket(.router, in: context, limits: .control)
+    admitted = keys?.admitted
+    guard let keys else {
+      authenticator = nil
+      endpoint = try socket.bind(address, .plaintext(allowedOutsideHost: allowPlaintext))
+      return
+    }
+    let authenticator = try Authenticator(keys, domain: "control", stranger: .refused, in: context)
+    self.authenticator = authenticator
+    endpoint = try authenticator.bind(socket, to: address)
+  }
+  deinit { authenticator?.leave(socket) }
+
+  /// Hangs up on whoever is not admitted any more: what their keys say is not heard in any case.
+  public func hangUpOnStrangers() {
+    guard let authenticator, let admitted else { return }
+    authenticator.connections.close { admitted.find($0) != nil }
   }
 
   /// Waits for messages at most so long; returns early with what there is, or empty when woken.
   public func poll(timeoutMilliseconds: Int) throws(TransportError) -> [Incoming] {
     try Socket.wait(for: [(socket, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
     var incoming: [Incoming] = []
-    while incoming.count < Self.messagesPerPoll, let (parts, excess) = try socket.receiveParts(atMost: 2) {
-      let peer = PeerIdentity(bytes: parts[0].bytes)
+    var taken = 0
+    let now = clock.now
+    while taken < Self.messagesPerPoll, let (parts, excess) = try socket.receiveParts(atMost: 2) {
+      taken += 1
+      let identity = parts[0].bytes
+      let sizeBytes = parts.dropFirst().reduce(0) { $0 + $1.count }
+      guard rates.take(ControlRate.cost(bytes: sizeBytes), from: identity, now: now) else {
+        excessCount += 1
+        continue
+      }
+      var key: PublicKey?
+      var role = AdmittedKeys.Role.worker
+      if let admitted {
+        guard let sender = parts.last.flatMap({ sender($0, among: admitted) }) else {
+          refusedCount += 1
+          continue
+        }
+        key = sender.key
+        role = sender.admission.role
+      }
       let content = Incoming.Content(parts: Array(parts.dropFirst()), excess: excess)
-      if case .malformed = content { malformedCount += 1 }
-      incoming.append(Incoming(peer: peer, content: content))
+      switch content {
+      case .malformed: malformedCount += 1
+      case .envelope(let envelope):
+        guard role == .worker || envelope.message == .statusRequest else {
+          refusedCount += 1
+          continue
+        }
+      }
+      incoming.append(Incoming(peer: PeerIdentity(bytes: identity, key: key), content: content))
     }
     return incoming
   }
 
+  /// Whose message it is, if they are admitted; its connection counts as theirs from now on.
+  private func sender(
+    _ message: Message, among admitted: AdmittedKeys
+  ) -> (key: PublicKey, admission: AdmittedKeys.Admission)? {
+    guard let text = message.userText else { return nil }
+    if let descriptor = message.sourceDescriptor { authenticator?.connections.heard(descriptor, of: text) }
+    return admitted.find(text)
+  }
+
   /// Queues a message for a peer; never blocks.
-  /// - Throws: ``TransportError``: `peerUnreachable` when it has gone, `congested` when it takes nothing.
+  /// - Throws: ``TransportError``: `peerUnreachable` when it has gone or is not admitted
+  ///   any more, `congested` when it takes nothing.
   public func send(_ envelope: Envelope, to peer: PeerIdentity) throws(TransportError) {
+    // Nothing is told to a key that has been struck off, though its connection may still be there.
+    if let admitted { guard let key = peer.key, admitted.admission(of: key) != nil else { throw .peerUnreachable } }
     let payload = try Message(envelope)
     let identity = Message(copying: peer.bytes)
     switch socket.send(identity, more: true) {

@@ -20,6 +20,7 @@ public final class DataPlane: Sendable {
   public let endpoint: String
   let limits: DataPlaneLimits
   private let allowPlaintext: Bool
+  private let keys: KeyPair?
   let shared: Monitor<DataPlaneState>
   let waker: Waker
   let arena: FrameArena
@@ -27,11 +28,13 @@ public final class DataPlane: Sendable {
   /// Binds and starts the I/O thread.
   /// - Parameters:
   ///   - bind: `tcp://127.0.0.1:*` takes a free port; see ``Endpoint/binding(toward:)``.
+  ///   - keys: our key pair: everything through sockets is encrypted, and only peers of the generation get in;
+  ///     without it traffic is plain.
   ///   - allowPlaintext: accept that tensors outside loopback and ipc are neither secret nor authentic.
   ///   - note: gets what an operator may want to know, such as that memory cannot be shared; any thread.
   /// - Throws: ``TransportError``, among them `addressInUse` and `plaintextRefused`.
   public init(
-    bind: String, allowPlaintext: Bool = false, limits: DataPlaneLimits = DataPlaneLimits(),
+    bind: String, keys: KeyPair? = nil, allowPlaintext: Bool = false, limits: DataPlaneLimits = DataPlaneLimits(),
     note: @escaping @Sendable (String) -> Void = { _ in }
   ) throws(TransportError) {
     let address = try Endpoint(bind)
@@ -42,12 +45,13 @@ public final class DataPlane: Sendable {
       note: note)
     self.limits = limits
     self.allowPlaintext = allowPlaintext
+    self.keys = keys
     self.waker = waker
     self.shared = shared
     self.arena = arena
     let thread = Thread {
       DataPlaneLoop.run(
-        bind: address, allowPlaintext: allowPlaintext, limits: limits, shared: shared, waker: waker,
+        bind: address, keys: keys, allowPlaintext: allowPlaintext, limits: limits, shared: shared, waker: waker,
         note: note)
     }
     thread.name = "data plane"
@@ -69,21 +73,29 @@ public final class DataPlane: Sendable {
   /// Takes part in a generation: forgets all frames of older ones, ends their calls, clears an interruption.
   /// - Parameters:
   ///   - peers: data endpoints by worker; this worker's own is skipped.
+  ///   - publicKeys: of the peers, as the coordinator authenticated them; needed when this plane has keys.
   /// - Throws: ``DataPlaneError``: `superseded` unless it is newer; `transport` for an address that is not to be used.
   public func enter(
-    run: RunID, generation: Generation, me: WorkerID, peers: [WorkerID: String]
+    run: RunID, generation: Generation, me: WorkerID, peers: [WorkerID: String],
+    publicKeys: [WorkerID: PublicKey] = [:]
   ) throws(DataPlaneError) {
     var endpoints: [WorkerID: Endpoint] = [:]
     for (worker, address) in peers.sorted(by: { $0.key < $1.key }) where worker != me {
       do throws(TransportError) {
         let endpoint = try Endpoint(address)
-        try endpoint.requirePlaintextIsFine(allowed: allowPlaintext)
+        if keys == nil {
+          try endpoint.requirePlaintextIsFine(allowed: allowPlaintext)
+        } else if publicKeys[worker] == nil {
+          throw TransportError.keyMissing(address: address)
+        }
         endpoints[worker] = endpoint
       } catch {
         throw .transport(error)
       }
     }
-    let membership = Membership(run: run, tag: RunTag(run), generation: generation, me: me, peers: endpoints)
+    let membership = Membership(
+      run: run, tag: RunTag(run), generation: generation, me: me, peers: endpoints,
+      publicKeys: keys == nil ? [:] : publicKeys.filter { $0.key != me })
     try shared.change { state throws(DataPlaneError) in
       if state.closed { throw .closed }
       if let failure = state.failure { throw .transport(failure) }

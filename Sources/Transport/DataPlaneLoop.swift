@@ -9,6 +9,7 @@ final class DataPlaneLoop {
   private static let chunksPerTurn = 16
 
   private let limits: DataPlaneLimits
+  private let keys: KeyPair?
   private let allowPlaintext: Bool
   private let shared: Monitor<DataPlaneState>
   private let waker: Waker
@@ -18,6 +19,9 @@ final class DataPlaneLoop {
   private let context: ZeroMQContext
   private let router: Socket
   private let endpoint: String
+  /// With keys: whom the router lets in, and who looks after it.
+  private let admitted = AdmittedKeys()
+  private let authenticator: Authenticator?
 
   private var membership: Membership?
   /// In order of the worker ID.
@@ -25,7 +29,7 @@ final class DataPlaneLoop {
   private var outboundIndex: [WorkerID: Int] = [:]
   private var inbound: [WorkerID: InboundPeer] = [:]
   /// Peers that entered a newer generation before us.
-  private var earlyOpens: [WorkerID: EarlyOpen] = [:]
+  private var earlyOpens: [EarlySender: EarlyOpen] = [:]
   private static let earlyOpensLimit = 4_096
   /// Segments of peers, by their number; kept over generations.
   private var mapped: [WorkerID: [UInt32: MappedSegment]] = [:]
@@ -48,6 +52,12 @@ final class DataPlaneLoop {
     var offset = 0
   }
   private static let invitation = Answer(purpose: .invite, key: FrameKey(kind: .state, step: 0))
+  /// Who introduced itself, and the key of its connection (nil where traffic is plain): whether they belong
+  /// together is known with the generation.
+  private struct EarlySender: Hashable {
+    var worker: WorkerID
+    var key: String?
+  }
   private struct EarlyOpen {
     var tag: RunTag
     var generation: Generation
@@ -57,13 +67,14 @@ final class DataPlaneLoop {
 
   /// The body of the thread: until told to stop.
   static func run(
-    bind: Endpoint, allowPlaintext: Bool, limits: DataPlaneLimits, shared: Monitor<DataPlaneState>, waker: Waker,
-    note: @escaping @Sendable (String) -> Void
+    bind: Endpoint, keys: KeyPair?, allowPlaintext: Bool, limits: DataPlaneLimits, shared: Monitor<DataPlaneState>,
+    waker: Waker, note: @escaping @Sendable (String) -> Void
   ) {
     // The sockets' own threads inherit it.
     csystem_prefer_short_turns()
     do throws(TransportError) {
-      let loop = try DataPlaneLoop(bind, allowPlaintext, limits, shared, waker, note)
+      let loop = try DataPlaneLoop(bind, keys, allowPlaintext, limits, shared, waker, note)
+      defer { loop.authenticator?.leave(loop.router) }
       shared.change { $0.start = .listening(loop.endpoint) }
       try loop.work()
     } catch {
@@ -76,9 +87,10 @@ final class DataPlaneLoop {
   }
 
   private init(
-    _ bind: Endpoint, _ allowPlaintext: Bool, _ limits: DataPlaneLimits, _ shared: Monitor<DataPlaneState>,
-    _ waker: Waker, _ note: @escaping @Sendable (String) -> Void
+    _ bind: Endpoint, _ keys: KeyPair?, _ allowPlaintext: Bool, _ limits: DataPlaneLimits,
+    _ shared: Monitor<DataPlaneState>, _ waker: Waker, _ note: @escaping @Sendable (String) -> Void
   ) throws(TransportError) {
+    self.keys = keys
     self.limits = limits
     self.allowPlaintext = allowPlaintext
     self.shared = shared
@@ -90,7 +102,15 @@ final class DataPlaneLoop {
     router = try Socket(
       .router, in: context,
       limits: .init(messageBytes: WireLimits.chunkBytes, sendMessages: 0, receiveMessages: 64))
-    endpoint = try router.bind(bind, allowPlaintext: allowPlaintext)
+    guard let keys else {
+      authenticator = nil
+      endpoint = try router.bind(bind, .plaintext(allowedOutsideHost: allowPlaintext))
+      return
+    }
+    let authenticator = try Authenticator(
+      ServerKeys(keys, admitted: admitted, note: note), domain: "data", stranger: .awaited, in: context)
+    self.authenticator = authenticator
+    endpoint = try authenticator.bind(router, to: bind)
   }
 
   private func work() throws(TransportError) {
@@ -145,21 +165,27 @@ final class DataPlaneLoop {
 
   private func enter(_ membership: Membership) throws(TransportError) {
     self.membership = membership
+    admitted.admit(only: membership.admissions)
+    authenticator?.reconsider()
+    authenticator?.connections.close { admitted.find($0) != nil }
     // New connections, so that nothing of the old generation is in them.
     outbound = []
     outboundIndex = [:]
     inbound = [:]
     for (worker, endpoint) in membership.peers.sorted(by: { $0.key < $1.key }) {
       let socket = try Socket(
-        .dealer, in: context, limits: .init(messageBytes: 4_096, sendMessages: 16, receiveMessages: 4_096))
-      try socket.connect(endpoint, allowPlaintext: allowPlaintext)
+        .dealer, in: context,
+        // A peer that has not entered the generation within 5 s lets us try again: we must not be far behind then.
+        limits: .init(messageBytes: 4_096, sendMessages: 16, receiveMessages: 4_096, reconnectMilliseconds: 250))
+      try socket.connect(endpoint, security(toward: worker, in: membership))
       outboundIndex[worker] = outbound.count
       outbound.append(
         OutboundPeer(
           worker, socket: socket, run: membership.tag, generation: membership.generation, me: membership.me,
           identity: identity))
       var peer = InboundPeer(grantedBytes: limits.windowBytes)
-      if let early = earlyOpens[worker], early.tag == membership.tag, early.generation == membership.generation {
+      let sender = EarlySender(worker: worker, key: membership.publicKeys[worker]?.text)
+      if let early = earlyOpens[sender], early.tag == membership.tag, early.generation == membership.generation {
         peer.routing = early.routing
         peer.owesGrant = true
         if early.sharesHost { peer.answers.append(Self.invitation) }
@@ -168,6 +194,12 @@ final class DataPlaneLoop {
     }
     earlyOpens = earlyOpens.filter { $0.value.generation > membership.generation }
     mapped = mapped.filter { membership.peers[$0.key] != nil }
+  }
+
+  private func security(toward worker: WorkerID, in membership: Membership) -> Socket.Security {
+    guard let keys else { return .plaintext(allowedOutsideHost: allowPlaintext) }
+    guard let server = membership.publicKeys[worker] else { preconditionFailure("a peer without a key was let in") }
+    return .client(keys, server: server)
   }
 
   /// Sends grants and requests that have come together.
@@ -203,11 +235,16 @@ final class DataPlaneLoop {
         counted.garbageMessages += 1
         continue
       }
+      let key = sender(parts[1])
+      guard isTheirs(header, key) else {
+        counted.strangerFrames += 1
+        continue
+      }
       switch header.purpose {
-      case .open where parts.count == 2: open(header, routing: parts[0].bytes, identity: nil)
+      case .open where parts.count == 2: open(header, routing: parts[0].bytes, identity: nil, key: key)
       case .open where parts.count == 3:
         guard let identity: HostIdentity = content(header, parts[2], HostIdentity.init(reading:)) else { break }
-        open(header, routing: parts[0].bytes, identity: identity)
+        open(header, routing: parts[0].bytes, identity: identity, key: key)
       case .data where parts.count == 3 && parts[2].count == header.chunkBytes:
         accept(
           header,
@@ -222,6 +259,22 @@ final class DataPlaneLoop {
         counted.garbageMessages += 1
       }
     }
+  }
+
+  /// The text of the key that a message's connection was authenticated with; nil where traffic is plain.
+  private func sender(_ message: Message) -> String? {
+    guard let authenticator, let text = message.userText else { return nil }
+    if let descriptor = message.sourceDescriptor { authenticator.connections.heard(descriptor, of: text) }
+    return text
+  }
+
+  /// Nobody speaks for another worker: a message of a peer comes over a connection with that peer's key.
+  private func isTheirs(_ header: FrameHeader, _ key: String?) -> Bool {
+    guard keys != nil else { return true }
+    guard let key, admitted.find(key) != nil else { return false }
+    // One that is ahead of us may have a number that we do not know yet; it is looked at when we enter.
+    guard let membership, header.generation <= membership.generation else { return true }
+    return membership.publicKeys[header.sender]?.text == key
   }
 
   private func takeFromDealer(_ peer: OutboundPeer) throws(TransportError) {
@@ -277,7 +330,7 @@ final class DataPlaneLoop {
     return content
   }
 
-  private func open(_ header: FrameHeader, routing: [UInt8], identity theirs: HostIdentity?) {
+  private func open(_ header: FrameHeader, routing: [UInt8], identity theirs: HostIdentity?, key: String?) {
     let sharesHost = theirs != nil && theirs == identity
     if let membership, header.run != membership.tag {
       counted.strangerFrames += 1
@@ -298,12 +351,13 @@ final class DataPlaneLoop {
       if sharesHost { inbound[header.sender]?.answers.append(Self.invitation) }
       return
     }
-    if let early = earlyOpens[header.sender], early.generation > header.generation { return }
-    guard earlyOpens[header.sender] != nil || earlyOpens.count < Self.earlyOpensLimit else {
+    let sender = EarlySender(worker: header.sender, key: key)
+    if let early = earlyOpens[sender], early.generation > header.generation { return }
+    guard earlyOpens[sender] != nil || earlyOpens.count < Self.earlyOpensLimit else {
       counted.strangerFrames += 1
       return
     }
-    earlyOpens[header.sender] = EarlyOpen(
+    earlyOpens[sender] = EarlyOpen(
       tag: header.run, generation: header.generation, routing: routing, sharesHost: sharesHost)
   }
 

@@ -8,6 +8,18 @@ struct Membership: Sendable {
   let generation: Generation
   let me: WorkerID
   let peers: [WorkerID: Endpoint]
+  /// Of each peer, when traffic is encrypted; empty otherwise.
+  let publicKeys: [WorkerID: PublicKey]
+
+  /// Whose connections a worker's data socket takes: each peer makes one in each generation, and the one of the
+  /// generation before may linger.
+  var admissions: [PublicKey: AdmittedKeys.Admission] {
+    var admissions: [PublicKey: AdmittedKeys.Admission] = [:]
+    for key in publicKeys.values {
+      admissions[key, default: .init(role: .worker, connections: 0)].connections += 4
+    }
+    return admissions
+  }
 }
 
 /// What the callers' threads ask of the I/O thread.

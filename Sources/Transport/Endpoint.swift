@@ -8,8 +8,7 @@ import Foundation
 
 /// A checked ZeroMQ address, and the one rule of who may speak in plain text.
 ///
-/// Plain text is for loopback and ipc. CURVE, which other addresses need, has its place in
-/// `Socket.secure(_:)`; until a process has keys, an address outside loopback is refused unless the
+/// Plain text is for loopback and ipc. Without keys for CURVE an address outside loopback is refused unless the
 /// user accepts the risk in so many words (`allowPlaintext`, on the command line `--insecure-plaintext`).
 public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
   public enum Kind: Hashable, Sendable {
@@ -80,6 +79,11 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
   var forBinding: String {
     if case .tcp("localhost", let port) = kind { return "tcp://127.0.0.1:\(port)" }
     return description
+  }
+  /// The port of a bound TCP address.
+  static func port(of address: String) -> UInt16? {
+    guard address.hasPrefix("tcp://"), let colon = address.lastIndex(of: ":") else { return nil }
+    return UInt16(address[address.index(after: colon)...])
   }
   var isIPv6: Bool {
     if case .tcp(let host, _) = kind { return host.hasPrefix("[") }

@@ -44,6 +44,13 @@ final class Message: @unchecked Sendable {
   }
 
   var count: Int { zmq_msg_size(pointer) }
+  /// The text of the key that its connection was authenticated with; nil where traffic is plain.
+  var userText: String? { zmq_msg_gets(pointer, "User-Id").map { String(cString: $0) } }
+  /// The descriptor of the connection that it came over; nil for one inside the process.
+  var sourceDescriptor: Int32? {
+    let descriptor = zmq_msg_get(pointer, ZMQ_SRCFD)
+    return descriptor < 0 ? nil : descriptor
+  }
   var hasMore: Bool { zmq_msg_more(pointer) != 0 }
 
   func withBytes<Value, Failure: Error>(_ body: (UnsafeRawBufferPointer) throws(Failure) -> Value) throws(Failure)

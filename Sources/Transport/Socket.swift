@@ -24,11 +24,23 @@ final class ZeroMQContext: @unchecked Sendable {
 
 /// The only owner of a ZeroMQ socket: one thread makes it and makes every call, which is checked.
 final class Socket {
-  enum Kind { case router, dealer }
+  enum Kind { case router, dealer, pair }
   struct Limits {
     var messageBytes: Int
     var sendMessages: Int32
     var receiveMessages: Int32
+    /// The longest pause before a connecting socket tries again.
+    var reconnectMilliseconds: Int32 = 2_000
+  }
+  /// What protects a socket; chosen before it binds or connects.
+  enum Security {
+    /// Refused outside loopback and ipc, unless the user accepts it there.
+    case plaintext(allowedOutsideHost: Bool)
+    /// Bound: CURVE with this key, and an ``Authenticator`` for the domain in the same context, without which
+    /// nobody gets in.
+    case server(KeyPair, domain: String)
+    /// Connecting: CURVE as the first, to nobody but the second.
+    case client(KeyPair, server: PublicKey)
   }
   enum SendResult {
     case sent, wouldBlock, unreachable
@@ -41,16 +53,25 @@ final class Socket {
 
   init(_ kind: Kind, in context: ZeroMQContext, limits: Limits) throws(TransportError) {
     self.context = context
-    guard let handle = zmq_socket(context.handle, kind == .router ? ZMQ_ROUTER : ZMQ_DEALER) else {
-      throw Self.failure("zmq_socket")
-    }
+    let type =
+      switch kind {
+      case .router: ZMQ_ROUTER
+      case .dealer: ZMQ_DEALER
+      case .pair: ZMQ_PAIR
+      }
+    guard let handle = zmq_socket(context.handle, type) else { throw Self.failure("zmq_socket") }
     self.handle = handle
     // What has not been acknowledged by our own messages is lost when we go: nobody waits for it.
     try set(ZMQ_LINGER, 0)
     try set(ZMQ_SNDHWM, limits.sendMessages)
     try set(ZMQ_RCVHWM, limits.receiveMessages)
-    try setWide(ZMQ_MAXMSGSIZE, Int64(limits.messageBytes))
+    // The library measures a message with what encryption adds to it (33 bytes, RFC 26).
+    try setWide(ZMQ_MAXMSGSIZE, Int64(limits.messageBytes + 64))
     try set(ZMQ_HANDSHAKE_IVL, 5_000)
+    // A peer behind a cut wire is noticed in seconds, where TCP alone would go on sending for minutes: the connection
+    // ends, and a new one is tried for until there is a way again.
+    try set(ZMQ_HEARTBEAT_IVL, 1_000)
+    try set(ZMQ_HEARTBEAT_TIMEOUT, 5_000)
     try set(ZMQ_TCP_KEEPALIVE, 1)
     try set(ZMQ_TCP_KEEPALIVE_IDLE, 60)
     try set(ZMQ_TCP_KEEPALIVE_INTVL, 10)
@@ -61,22 +82,34 @@ final class Socket {
       // Queue for peers that are connected only: a message never waits for a process that may never come.
       try set(ZMQ_IMMEDIATE, 1)
       try set(ZMQ_RECONNECT_IVL, 50)
-      try set(ZMQ_RECONNECT_IVL_MAX, 2_000)
+      try set(ZMQ_RECONNECT_IVL_MAX, limits.reconnectMilliseconds)
+    case .pair: break
     }
   }
   deinit { zmq_close(handle) }
 
-  /// Encryption and admission go here, before `bind` and `connect`: CURVE keys, the ZAP domain. Plain text
-  /// that leaves the host is refused unless `allowPlaintext`.
-  private func secure(_ endpoint: Endpoint, allowPlaintext: Bool) throws(TransportError) {
-    try endpoint.requirePlaintextIsFine(allowed: allowPlaintext)
+  private func secure(_ endpoint: Endpoint, _ security: Security) throws(TransportError) {
     if endpoint.isIPv6 { try set(ZMQ_IPV6, 1) }
+    switch security {
+    case .plaintext(let allowed): try endpoint.requirePlaintextIsFine(allowed: allowed)
+    case .server(let pair, let domain):
+      try set(ZMQ_CURVE_SERVER, 1)
+      try set(ZMQ_CURVE_SECRETKEY, pair.secretText)
+      try set(ZMQ_ZAP_DOMAIN, domain)
+      // Should the authenticator be missing, nobody gets in. A library that does not know the option lets them in
+      // then, but their messages carry no user ID, and are refused.
+      try? set(ZMQ_ZAP_ENFORCE_DOMAIN, 1)
+    case .client(let pair, let server):
+      try set(ZMQ_CURVE_SERVERKEY, server.text)
+      try set(ZMQ_CURVE_PUBLICKEY, pair.publicKey.text)
+      try set(ZMQ_CURVE_SECRETKEY, pair.secretText)
+    }
   }
 
   /// - Returns: the address that peers connect to, with the port that was taken.
-  func bind(_ endpoint: Endpoint, allowPlaintext: Bool) throws(TransportError) -> String {
+  func bind(_ endpoint: Endpoint, _ security: Security) throws(TransportError) -> String {
     checkThread()
-    try secure(endpoint, allowPlaintext: allowPlaintext)
+    try secure(endpoint, security)
     if endpoint.ipcPathIsServed { throw .addressInUse(address: endpoint.description) }
     guard zmq_bind(handle, endpoint.forBinding) == 0 else {
       switch zmq_errno() {
@@ -96,9 +129,9 @@ final class Socket {
     return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
-  func connect(_ endpoint: Endpoint, allowPlaintext: Bool) throws(TransportError) {
+  func connect(_ endpoint: Endpoint, _ security: Security) throws(TransportError) {
     checkThread()
-    try secure(endpoint, allowPlaintext: allowPlaintext)
+    try secure(endpoint, security)
     guard zmq_connect(handle, endpoint.description) == 0 else {
       if zmq_errno() == EINVAL {
         throw .invalidAddress(address: endpoint.description, reason: Self.message(EINVAL))
@@ -167,13 +200,18 @@ final class Socket {
     if items[0].revents != 0 { waker.drain() }
   }
 
-  private func checkThread() {
+  func checkThread() {
     precondition(pthread_equal(owner, pthread_self()) != 0, "a socket was used by another thread than its own")
   }
 
   private func set(_ option: Int32, _ value: Int32) throws(TransportError) {
     var value = value
     guard zmq_setsockopt(handle, option, &value, MemoryLayout<Int32>.size) == 0 else {
+      throw Self.failure("zmq_setsockopt(\(option))")
+    }
+  }
+  private func set(_ option: Int32, _ text: String) throws(TransportError) {
+    guard zmq_setsockopt(handle, option, text, text.utf8.count) == 0 else {
       throw Self.failure("zmq_setsockopt(\(option))")
     }
   }

@@ -140,9 +140,13 @@ public struct Welcome: Hashable, Sendable {
 public struct Peer: Hashable, Sendable {
   public var worker: WorkerID
   public var dataEndpoint: String
-  public init(worker: WorkerID, dataEndpoint: String) {
+  /// The CURVE key that the coordinator authenticated, ``publicKeyBytes`` long; empty where traffic is plain.
+  public var publicKey: [UInt8]
+  public static let publicKeyBytes = 32
+  public init(worker: WorkerID, dataEndpoint: String, publicKey: [UInt8] = []) {
     self.worker = worker
     self.dataEndpoint = dataEndpoint
+    self.publicKey = publicKey
   }
 }
 

@@ -1,4 +1,5 @@
 import ClusterModel
+import Foundation
 
 extension Hello {
   var proto: Transfusion_Wire_Hello {
@@ -57,6 +58,7 @@ extension Prepare {
         .with {
           $0.worker = peer.worker.number
           $0.dataEndpoint = peer.dataEndpoint
+          $0.publicKey = Data(peer.publicKey)
         }
       }
       $0.fromStep = fromStep
@@ -75,10 +77,16 @@ extension Prepare {
       guard seen.insert(peer.worker).inserted else {
         throw .outOfRange(field: "prepare.peers", value: "worker \(peer.worker) twice", allowed: "each worker once")
       }
+      guard peer.publicKey.isEmpty || peer.publicKey.count == Peer.publicKeyBytes else {
+        throw .outOfRange(
+          field: "prepare.peers.publicKey", value: "\(peer.publicKey.count) bytes",
+          allowed: "none or \(Peer.publicKeyBytes)")
+      }
       peers.append(
         Peer(
           worker: WorkerID(peer.worker),
-          dataEndpoint: try WireLimits.name(peer.dataEndpoint, "prepare.peers.dataEndpoint")))
+          dataEndpoint: try WireLimits.name(peer.dataEndpoint, "prepare.peers.dataEndpoint"),
+          publicKey: [UInt8](peer.publicKey)))
     }
     self.init(
       plan: try Plan(proto.plan), peers: peers, fromStep: try WireLimits.step(proto.fromStep, "prepare.fromStep"),

@@ -217,14 +217,23 @@ final class WorkerEngine: @unchecked Sendable {
     let (pieces, given) = try give(prepare, me, configuration.model)
     executor?.stop()
     executor = nil
-    try dataPlane.enter(run: setup.run, generation: command.generation, me: me, peers: peers)
+    let publicKeys = Dictionary(
+      prepare.peers.compactMap { peer in PublicKey(bytes: peer.publicKey).map { (peer.worker, $0) } }
+    ) { first, _ in first }
+    try dataPlane.enter(
+      run: setup.run, generation: command.generation, me: me, peers: peers, publicKeys: publicKeys)
     // `enter` has cleared an interruption that was meant for this very generation.
     do { try progress.checkGeneration() } catch {
       dataPlane.interrupt(reason: "\(error)")
       throw error
     }
     let exchange = try pieces.map { try StateExchange(step: step, me: me, pieces: $0, from: given, link: dataPlane) }
-    let source = try self.source ?? configuration.microbatchSource()
+    var source = try self.source ?? configuration.microbatchSource()
+    do throws(SkippedSamplesError) {
+      source.skips = try SkippedSamples(prepare.skipped, perStep: source.samplesPerStep)
+    } catch {
+      throw WorkerError.step(reason: "\(error)")
+    }
     self.source = source
     if let place = prepare.plan.place(of: me) {
       let executor = try StageExecutor(

@@ -1,9 +1,12 @@
 import ClusterModel
+import Transport
 
 /// Why a worker cannot go on.
 public enum WorkerError: Error, CustomStringConvertible {
-  /// The coordinator does not answer.
-  case unreachable(address: String, seconds: Double)
+  /// The coordinator does not answer; or connections end before both ends have agreed on keys.
+  case unreachable(address: String, seconds: Double, failedHandshakes: Int)
+  /// The coordinator's socket turned us away, before a word was said.
+  case notLetIn(TransportError)
   /// The coordinator does not want this worker.
   case refused(reason: String)
   /// The coordinator fell silent while the run went on.
@@ -19,7 +22,12 @@ public enum WorkerError: Error, CustomStringConvertible {
 
   public var description: String {
     switch self {
-    case .unreachable(let address, let seconds):
+    case .unreachable(let address, let seconds, let failed) where failed > 0:
+      "nobody at \(address) agreed to talk within \(Int(seconds)) s, though \(failed) connections were made: either no "
+        + "coordinator listens there, or its key is another than expected here (--coordinator-key), or this key has "
+        + "too many connections already"
+    case .notLetIn(let error): "\(error)"
+    case .unreachable(let address, let seconds, _):
       "no coordinator answered at \(address) within \(Int(seconds)) s: is it running, and is the address right?"
     case .refused(let reason): "the coordinator refused this worker: \(reason)"
     case .coordinatorLost(let address, let seconds):

@@ -18,6 +18,8 @@ public struct WorkerOptions: Sendable {
   public var pin: Bool
   /// Where peers reach this worker; nil binds a free port on the interface that reaches the coordinator.
   public var dataListen: String?
+  /// With them everything is encrypted; who is at the other end is certain.
+  public var keys: ClientKeys?
   /// Plain text outside loopback.
   public var allowPlaintext: Bool
   /// How long to wait for the coordinator's first answer.
@@ -27,13 +29,14 @@ public struct WorkerOptions: Sendable {
 
   public init(
     address: String, threads: Int, memoryLimitBytes: Int, pin: Bool = false, dataListen: String? = nil,
-    allowPlaintext: Bool = false
+    keys: ClientKeys? = nil, allowPlaintext: Bool = false
   ) {
     self.address = address
     self.threads = threads
     self.memoryLimitBytes = memoryLimitBytes
     self.pin = pin
     self.dataListen = dataListen
+    self.keys = keys
     self.allowPlaintext = allowPlaintext
   }
 
@@ -74,9 +77,10 @@ public final class WorkerProcess {
     self.log = log
     self.stopCount = stopCount
     machine = WorkerMachine(settings: options.machineSettings)
-    client = try ControlClient(address: options.address, allowPlaintext: options.allowPlaintext)
+    client = try ControlClient(address: options.address, keys: options.keys, allowPlaintext: options.allowPlaintext)
     dataPlane = try DataPlane(
-      bind: options.dataListen ?? Endpoint.binding(toward: options.address), allowPlaintext: options.allowPlaintext,
+      bind: options.dataListen ?? Endpoint.binding(toward: options.address), keys: options.keys?.pair,
+      allowPlaintext: options.allowPlaintext,
       // The coordinator knows who hangs and ends waits by a new generation; a wait as such may be long.
       limits: DataPlaneLimits(receiveTimeoutSeconds: 7 * 86_400), note: { [log] in log.debug("\($0)") })
     engine = WorkerEngine(options: options, dataPlane: dataPlane, waker: client.waker)
@@ -95,6 +99,8 @@ public final class WorkerProcess {
       for envelope in try client.poll(timeoutMilliseconds: Int(wait / .milliseconds(1)) + 1) {
         try feed(.message(envelope))
       }
+      // Nothing will come of waiting: we are not let in, or not any more.
+      if let refusal = client.refusal { throw WorkerError.notLetIn(refusal) }
       for event in engine.outbox.drain() {
         if case .done(.updated(let updated), _, _) = event { log.debug("\(PhaseLine(updated))") }
         try feed(event)
@@ -142,7 +148,8 @@ public final class WorkerProcess {
     case .requeue(let reason): return .requeue(reason: reason)
     case .stopped(let reason): throw .stopped(reason: reason)
     case .refused(let reason): throw .refused(reason: reason)
-    case .unreachable(let seconds): throw .unreachable(address: options.address, seconds: seconds)
+    case .unreachable(let seconds):
+      throw .unreachable(address: options.address, seconds: seconds, failedHandshakes: client.failedHandshakes)
     case .coordinatorLost(let seconds): throw .coordinatorLost(address: options.address, seconds: seconds)
     }
   }

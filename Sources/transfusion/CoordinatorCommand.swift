@@ -20,13 +20,14 @@ struct CoordinatorStart: AsyncParsableCommand {
   @OptionGroup var configuration: ConfigurationOptions
   @OptionGroup var runOptions: RunDirectoryOption
   @OptionGroup var listening: ListeningOptions
+  @OptionGroup var keys: ListeningKeyOptions
   @OptionGroup var tracing: TraceOptions
   @OptionGroup var logging: LoggingOptions
 
   func run() async throws {
     let launcher = RunLauncher(
       configuration: RunLauncher.absolute(try configuration.load()), runDirectory: runOptions.run,
-      listen: listening.listen, allowPlaintext: listening.insecurePlaintext, trace: tracing.trace,
+      listen: listening.listen, keys: keys, trace: tracing.trace,
       log: logging.logger("coordinator"))
     try await launcher.run(resume: .newest)
   }
@@ -44,9 +45,6 @@ struct ListeningOptions: ParsableArguments {
     name: .long,
     help: ArgumentHelp("Where workers and status clients connect; port * takes a free one.", valueName: "address"))
   var listen = "tcp://127.0.0.1:7070"
-
-  @Flag(name: .long, help: "Listen outside loopback although traffic is not encrypted.")
-  var insecurePlaintext = false
 }
 
 struct TrainCommand: AsyncParsableCommand {
@@ -71,6 +69,7 @@ struct TrainCommand: AsyncParsableCommand {
     help: ArgumentHelp("Where status clients connect; by default a free port on loopback.", valueName: "address"))
   var listen = "tcp://127.0.0.1:*"
 
+  @OptionGroup var keys: ListeningKeyOptions
   @OptionGroup var tracing: TraceOptions
   @OptionGroup var logging: LoggingOptions
 
@@ -81,8 +80,8 @@ struct TrainCommand: AsyncParsableCommand {
     var loaded = try configuration.load()
     loaded.parallelism.workers = workers
     let launcher = RunLauncher(
-      configuration: RunLauncher.absolute(loaded), runDirectory: runOptions.run, listen: listen, localWorkers: workers,
-      resources: resources, trace: tracing.trace, log: logging.logger("coordinator"))
+      configuration: RunLauncher.absolute(loaded), runDirectory: runOptions.run, listen: listen, keys: keys,
+      localWorkers: workers, resources: resources, trace: tracing.trace, log: logging.logger("coordinator"))
     try await launcher.run(resume: .newest)
   }
 }
@@ -122,9 +121,7 @@ struct ResumeCommand: AsyncParsableCommand {
       "Where workers and status clients connect; by default a free port on loopback.", valueName: "address"))
   var listen = "tcp://127.0.0.1:*"
 
-  @Flag(name: .long, help: "Listen outside loopback although traffic is not encrypted.")
-  var insecurePlaintext = false
-
+  @OptionGroup var keys: ListeningKeyOptions
   @OptionGroup var tracing: TraceOptions
   @OptionGroup var logging: LoggingOptions
 
@@ -142,7 +139,7 @@ struct ResumeCommand: AsyncParsableCommand {
     if let workers { loaded.parallelism.workers = workers }
     let launcher = RunLauncher(
       configuration: RunLauncher.absolute(loaded), runDirectory: directory, listen: listen,
-      allowPlaintext: insecurePlaintext, localWorkers: noLocalWorkers ? 0 : loaded.parallelism.workers,
+      keys: keys, localWorkers: noLocalWorkers ? 0 : loaded.parallelism.workers,
       resources: resources, trace: tracing.trace, log: logging.logger("coordinator"))
     try await launcher.run(resume: from.map { .step($0) } ?? .newest)
   }

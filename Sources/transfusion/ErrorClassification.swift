@@ -6,6 +6,7 @@ import ControlPlane
 import Coordinator
 import Foundation
 import HDF5
+import Keys
 import ModelVerification
 import TrainingData
 import TransfusionModel
@@ -27,7 +28,8 @@ func classified(_ error: any Error) -> CommandFailure? {
   case let error as HDF5Error: CommandFailure(.data, error.description)
   case let error as MicrobatchError: CommandFailure(.data, "\(error)")
   case let error as ReferenceFileError: CommandFailure(.data, "\(error)")
-  case let error as TransportError: CommandFailure(.unavailable, error.description)
+  case let error as TransportError: CommandFailure(error.status, error.description)
+  case let error as KeyFileError: CommandFailure(error.status, error.description)
   case let error as DataPlaneError: CommandFailure(.protocol, error.description)
   case let error as CoordinatorError:
     CommandFailure(ExitStatus(rawValue: error.exitCode) ?? .software, error.description)
@@ -66,10 +68,34 @@ extension WorkerError {
   var status: ExitStatus {
     switch self {
     case .unreachable: .unavailable
+    case .notLetIn(let error): error.status
     case .refused: .protocol
     case .coordinatorLost: .requeue
     case .stopped, .overtaken, .step: .software
     case .data: .data
+    }
+  }
+}
+
+extension TransportError {
+  var status: ExitStatus {
+    switch self {
+    case .notAuthorised: .notAuthorised
+    case .encryptionDiffers, .keyMissing: .configuration
+    case .foreignServer: .protocol
+    case .invalidAddress, .addressInUse, .addressUnavailable, .permissionDenied, .plaintextRefused, .peerUnreachable,
+      .congested, .messageTooLarge, .library:
+      .unavailable
+    }
+  }
+}
+
+extension KeyFileError {
+  var status: ExitStatus {
+    switch self {
+    case .missing, .tooOpen, .foreignOwner, .malformed, .noCoordinatorKey: .configuration
+    case .exists, .notAKey, .invalidName, .taken, .unknown: .usage
+    case .inputOutput: .inputOutput
     }
   }
 }

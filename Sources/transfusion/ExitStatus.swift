@@ -22,6 +22,8 @@ enum ExitStatus: Int32 {
   case requeue = 75
   /// A peer broke the protocol or refused us.
   case `protocol` = 76
+  /// The coordinator does not admit this process's key.
+  case notAuthorised = 77
   /// The configuration is wrong: do not retry.
   case configuration = 78
 }

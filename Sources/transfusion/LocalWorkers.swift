@@ -1,5 +1,6 @@
 import CSystem
 import Foundation
+import Transport
 
 /// Worker processes that a command starts on its own host and that end with it.
 final class LocalWorkers {
@@ -12,7 +13,10 @@ final class LocalWorkers {
     try FileManager.default.createDirectory(at: logs, withIntermediateDirectories: true)
   }
 
-  func start(count: Int, address: String, resources: WorkerResourceOptions) throws {
+  /// - Parameter keys: the coordinator's, which its own workers use, too: they are the same user's on the same host.
+  func start(
+    count: Int, address: String, resources: WorkerResourceOptions, keys: (publicKey: PublicKey, file: String)?
+  ) throws {
     let share = resources.share(of: count)
     for number in 1...count {
       let log = logs.appending(path: "worker-\(number).log")
@@ -28,6 +32,7 @@ final class LocalWorkers {
           "worker", "join", address, "--threads", "\(share.threads)", "--memory-limit", "\(share.memoryLimit)",
           "--exit-with-parent",
         ] + (resources.pin ? ["--pin"] : [])
+        + (keys.map { ["--key", $0.file, "--coordinator-key=\($0.publicKey)"] } ?? [])
       process.standardInput = FileHandle.nullDevice
       process.standardOutput = handle
       process.standardError = handle

@@ -69,6 +69,8 @@ struct PlanningInput {
     }
     var memory = MemoryModel()
     memory.computeCopyBytesPerParameter = precision == .bfloat16 ? 2 : 0
+    // Two copies of its own state and two of another worker's: parameters and both moments.
+    memory.copyBytesPerParameter = configuration.checkpoint.copyEvery > 0 ? 4 * 12 : 0
     memory.boundaryBytes = limits.rows * limits.length * model.width * 4
     memory.backwardOverForward = recompute ? 3 : 2
     self.memory = memory

@@ -8,14 +8,17 @@ extension RunLauncher {
   ///
   /// - Throws: the coordinator's errors, or a ``CommandFailure`` with the exit code of how the run ended.
   func run(resume: CoordinatorResume) async throws {
-    let settings = try settings(resume: resume)
+    let chosen = try keys.choose(listen: listen, log: log)
+    var settings = try settings(resume: resume)
+    settings.keys = chosen?.pair
     let stop = StopRequest()
     let progress = localWorkers > 0 && isatty(STDERR_FILENO) == 1 ? ProgressLine("training") : nil
     defer { progress?.finish() }
     let log = progress.map(log.above) ?? log
     let localWorkers = localWorkers
     let resources = resources
-    let outcome = try await stop.watching {
+    let workerKeys = chosen.map { (publicKey: $0.pair.publicKey, file: $0.file) }
+    let outcome = try await stop.watching { [settings] in
       try await onThread("coordinator") {
         var workers: LocalWorkers?
         var failure: LocalWorkers.Failure?
@@ -29,7 +32,8 @@ extension RunLauncher {
         if localWorkers > 0 {
           let started = try LocalWorkers(runDirectory: settings.runDirectory)
           try started.start(
-            count: localWorkers, address: LocalWorkers.reachable(coordinator.endpoint), resources: resources)
+            count: localWorkers, address: LocalWorkers.reachable(coordinator.endpoint), resources: resources,
+            keys: workerKeys)
           workers = started
         } else {
           log.notice(

@@ -12,7 +12,7 @@ struct RunLauncher {
   var configuration: RunConfiguration
   var runDirectory: String
   var listen: String
-  var allowPlaintext = false
+  var keys = ListeningKeyOptions()
   /// Workers started on this host; 0 for a coordinator alone.
   var localWorkers = 0
   var resources = WorkerResourceOptions()
@@ -42,8 +42,8 @@ struct RunLauncher {
       totalSteps: configuration.run.steps, samplesPerStep: configuration.samplesPerStep,
       tokensPerStep: configuration.elementsPerStep, dataFingerprint: source.dataset.fingerprint,
       learningRate: { schedule.rate($0) },
-      denominators: { step in
-        let counts = try source.denominators(step: step)
+      denominators: { samples in
+        let counts = try source.denominators(samples: samples)
         return StepDenominators(targetTokens: UInt64(counts.targetTokens), images: UInt64(counts.images))
       })
     settings.precision = configuration.training.precision.rawValue
@@ -53,10 +53,18 @@ struct RunLauncher {
     settings.keepEvery = configuration.checkpoint.keepEvery == 0 ? nil : configuration.checkpoint.keepEvery
     settings.validationEvery = configuration.validation.every
     settings.validationMicrobatches = configuration.validation.every == 0 ? 0 : configuration.validation.microbatches
+    settings.copyEvery = configuration.checkpoint.copyEvery
+    settings.suspectSeconds = configuration.cluster.suspectSeconds
     settings.deadSeconds = configuration.cluster.deadSeconds
     settings.stuckSeconds = configuration.cluster.stuckSeconds
     settings.diffusionWeight = configuration.model.diffusionWeight
-    settings.allowPlaintext = allowPlaintext
+    let faults = configuration.faults
+    settings.lossSpike =
+      faults.lossSpikeWindow == 0
+      ? nil : LossSpike(window: faults.lossSpikeWindow, deviations: faults.lossSpikeDeviations)
+    settings.allowPlaintext = keys.insecurePlaintext
+    settings.authorizedKeys = keys.authorizedKeys
+    settings.connectionsPerKey = keys.connectionsPerKey
     settings.resume = resume
     settings.traceFile = trace.map { URL(filePath: $0).standardizedFileURL.path }
     return settings

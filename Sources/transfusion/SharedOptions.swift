@@ -32,8 +32,13 @@ struct LoggingOptions: ParsableArguments {
   @Option(name: .long, help: "trace, debug, info, notice, warning, error or critical.")
   var logLevel: Logger.Level = .info
 
+  /// For commands without options for it.
+  static func standard(_ label: String) -> Logger {
+    Logger(label: label) { _ in LineLogHandler(write: StandardError.write) }
+  }
+
   func logger(_ label: String) -> Logger {
-    var logger = Logger(label: label) { _ in LineLogHandler(write: StandardError.write) }
+    var logger = Self.standard(label)
     logger.logLevel = logLevel
     return logger
   }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Coordinator
 import Foundation
+import Keys
 
 struct StatusCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -25,8 +26,7 @@ struct StatusCommand: ParsableCommand {
   @Option(name: .long, help: ArgumentHelp("How long to wait for the coordinator.", valueName: "seconds"))
   var timeout: Double = 2
 
-  @Flag(name: .long, help: "Accept unencrypted traffic outside loopback.")
-  var insecurePlaintext = false
+  @OptionGroup var keys: ConnectingKeyOptions
 
   func validate() throws {
     guard timeout > 0, timeout <= 3600 else { throw ValidationError("--timeout must be in 0...3600 seconds") }
@@ -53,10 +53,24 @@ struct StatusCommand: ParsableCommand {
   }
 
   private func ask() throws -> StatusReport {
+    let log = LoggingOptions.standard("status")
     guard target.contains("://") else {
-      return try StatusQuery.ask(RunDirectory(target), timeoutSeconds: timeout, allowPlaintext: insecurePlaintext)
+      return try StatusQuery.ask(
+        RunDirectory(target), timeoutSeconds: timeout, allowPlaintext: keys.insecurePlaintext
+      ) { address, server in
+        if keys.key == nil, !FileManager.default.fileExists(atPath: KeyFile.defaultPath) {
+          log.warning(
+            "the coordinator at \(address) encrypts and no key is given (--key): this is what its journal says")
+          return nil
+        }
+        return try keys.choose(address: address, server: server, log: log)
+      }
     }
-    guard let report = try StatusQuery.ask(target, timeoutSeconds: timeout, allowPlaintext: insecurePlaintext) else {
+    let clientKeys = try keys.choose(address: target, log: log)
+    guard
+      let report = try StatusQuery.ask(
+        target, timeoutSeconds: timeout, keys: clientKeys, allowPlaintext: keys.insecurePlaintext)
+    else {
       throw CommandFailure(
         .unavailable,
         "no coordinator answered at \(target) within \(timeout.formatted()) s; give its run directory to see the journal"

@@ -11,8 +11,8 @@ struct Transfusion: AsyncParsableCommand {
       """,
     subcommands: [
       TrainCommand.self, ResumeCommand.self, StatusCommand.self, PlanCommand.self, CoordinatorCommand.self,
-      WorkerCommand.self, CheckpointCommand.self, DataCommand.self, ConfigurationCommand.self, VerifyCommand.self,
-      BenchCommand.self,
+      WorkerCommand.self, CheckpointCommand.self, LedgerCommand.self, DataCommand.self, KeysCommand.self,
+      ConfigurationCommand.self, VerifyCommand.self, BenchCommand.self,
     ])
 }
 

@@ -38,8 +38,7 @@ struct WorkerJoin: AsyncParsableCommand {
       "How long to keep the state and wait for a coordinator that has gone to be started again.", valueName: "seconds"))
   var coordinatorTimeout: Double = 600
 
-  @Flag(name: .long, help: "Accept unencrypted traffic outside loopback.")
-  var insecurePlaintext = false
+  @OptionGroup var keys: ConnectingKeyOptions
 
   @Flag(name: .long, help: .hidden)
   var exitWithParent = false
@@ -61,7 +60,8 @@ struct WorkerJoin: AsyncParsableCommand {
       announcement: "Leaving after this step, once others hold what this worker holds. Signal again to leave at once.")
     var options = WorkerOptions(
       address: address, threads: resources.effectiveThreads, memoryLimitBytes: resources.effectiveMemoryLimit,
-      pin: resources.pin, dataListen: dataListen, allowPlaintext: insecurePlaintext)
+      pin: resources.pin, dataListen: dataListen, keys: try keys.choose(address: address, log: log),
+      allowPlaintext: keys.insecurePlaintext)
     options.joinTimeoutSeconds = joinTimeout
     options.coordinatorTimeoutSeconds = coordinatorTimeout
     let outcome = try await stop.watching { [options] in

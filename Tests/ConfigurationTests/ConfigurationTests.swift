@@ -93,6 +93,18 @@ import Testing
     #expect(RunConfiguration.differences(between: c.identity, and: a.identity) == ["model.layers (5, was 4)"])
   }
 
+  @Test func lossSpikesAreOffAndLeaveTheIdentityOfOlderRunsAlone() throws {
+    let plain = try RunConfiguration.parse(Self.minimal, file: "f")
+    #expect(plain.faults.lossSpikeWindow == 0)
+    #expect(!plain.identity.contains("faults."))
+    let watched = try RunConfiguration.parse(
+      Self.minimal + "faults:\n  loss_spike_window: 50\n  loss_spike_deviations: 6\n", file: "f")
+    #expect(watched.faults.lossSpikeWindow == 50 && watched.faults.lossSpikeDeviations == 6)
+    #expect(watched.identity.contains("faults.loss_spike_window=50\nfaults.loss_spike_deviations=6"))
+    #expect(failure(Self.minimal + "faults:\n  loss_spike_window: 7\n")?.contains("at least 8") == true)
+    #expect(failure("faults:\n  loss_spike_deviations: 0\n")?.contains("is not in 1.0...1000000.0") == true)
+  }
+
   @Test(arguments: [
     "quickstart", "transfusion-0.16b", "transfusion-0.37b", "transfusion-0.76b", "transfusion-1.4b",
     "transfusion-7b-2t",

@@ -11,7 +11,7 @@ import Wire
 /// `journalfailed`, `superseded`, `committed s`, `commitfailed s`, `status o`, `step`, `state`. Reports take `step=`,
 /// `gen=`, `run=`, `as=` (claimed worker number), `order=`, `loss=`, `norm=`, `skip=`, `twice=`, `tokens=`, `data=`.
 ///
-/// `standing a [live=] [parameters=0-4] [moments=0-4] [sums=yes] [copy=]` says what a worker holds; before `ready`,
+/// `standing a [live=] [parameters=0-4] [moments=0-4] [sums=yes] [copy=] [copied-parameters=] [copied-moments=]` says what a worker holds; before `ready`,
 /// members that were asked and have not answered say that they hold nothing. Before `updated`, a step that is on its
 /// way to the journal is reported as written, unless `journaled` did.
 struct ScenarioWorld {
@@ -216,13 +216,13 @@ struct ScenarioWorld {
         return ends[0]..<ends[1]
       }
     }
-    func held(_ key: String) -> HeldState? {
+    func held(_ key: String, _ prefix: String = "") -> HeldState? {
       options[key].flatMap { Step($0) }.map {
-        HeldState(step: $0, parameters: ranges("parameters"), moments: ranges("moments"))
+        HeldState(step: $0, parameters: ranges(prefix + "parameters"), moments: ranges(prefix + "moments"))
       }
     }
     return Standing(
-      live: held("live"), hasSums: options["sums"] != nil, copies: held("copy").map { [$0] } ?? [])
+      live: held("live"), hasSums: options["sums"] != nil, copies: held("copy", "copied-").map { [$0] } ?? [])
   }
 
   private func failureKind(_ name: String?) -> FailureKind {
@@ -300,6 +300,7 @@ extension ScenarioWorld {
     case .commitStep(let record):
       "commit step \(record.step): samples \(record.samples), losses \(record.languageModelLoss ?? -1) "
         + "\(record.diffusionLoss ?? -1), norm \(record.gradientNorm)"
+    case .recordSkip(let record): "record skip of samples \(record.samples): \(record.reason)"
     case .recordEvaluation(let record):
       "record evaluation of \(record.step): \(record.languageModelLoss ?? -1) \(record.diffusionLoss ?? -1)"
     case .commitCheckpoint(let request):

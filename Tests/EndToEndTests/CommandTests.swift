@@ -6,8 +6,10 @@ import Testing
   @Test func everyCommandHasHelp() throws {
     for command in [
       [], ["coordinator"], ["coordinator", "start"], ["worker", "join"], ["train"], ["resume"], ["status"], ["plan"],
+      ["keys"], ["keys", "generate"], ["keys", "authorize"], ["keys", "revoke"], ["keys", "list"],
       ["checkpoint"], ["checkpoint", "list"], ["checkpoint", "show"], ["checkpoint", "verify"],
-      ["checkpoint", "digest"], ["data", "prepare"], ["data", "show"], ["verify", "model"], ["bench"],
+      ["checkpoint", "digest"], ["ledger"], ["ledger", "show"], ["ledger", "verify"], ["data", "prepare"],
+      ["data", "show"], ["verify", "model"], ["bench"],
       ["bench", "compute"], ["bench", "allreduce"], ["bench", "pipeline"], ["bench", "checkpoint"], ["bench", "data"],
     ] {
       let result = try Command.run(command + ["--help"])

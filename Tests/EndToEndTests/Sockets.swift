@@ -27,6 +27,15 @@ final class Listener {
   func stop() { close(descriptor) }
 }
 
+enum Sockets {
+  /// A port that was free a moment ago: for what must be at the same address twice.
+  static func freePort() throws -> UInt16 {
+    let listener = try Listener()
+    defer { listener.stop() }
+    return listener.port
+  }
+}
+
 /// Bytes that no peer of ours would send, over a plain TCP connection.
 enum Garbage {
   static func loopback(port: UInt16) -> sockaddr_in {

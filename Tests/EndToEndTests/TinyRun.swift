@@ -115,10 +115,20 @@ enum TinyRun {
     return rows.first.flatMap { Int($0) } ?? 0
   }
 
+  /// Changes a journal behind everybody's back.
+  static func change(_ database: String, _ statement: String) throws {
+    let (status, _) = try sqlite([database, statement])
+    #expect(status == 0, "sqlite3 \(statement)")
+  }
+
   private static func sqlite(_ run: String, _ query: String) throws -> (status: Int32, rows: [String]) {
+    try sqlite(["-readonly", "\(run)/journal.sqlite", query])
+  }
+
+  private static func sqlite(_ arguments: [String]) throws -> (status: Int32, rows: [String]) {
     let process = Process()
     process.executableURL = URL(filePath: "/usr/bin/sqlite3")
-    process.arguments = ["-readonly", "\(run)/journal.sqlite", query]
+    process.arguments = arguments
     let pipe = Pipe()
     process.standardOutput = pipe
     process.standardError = FileHandle.nullDevice

@@ -17,15 +17,16 @@ import Testing
     "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAMX", "COneDNN", "CProcessor"],
     "TransfusionModel": ["Compute", "Randomness"],
     "Optimizers": ["Compute"],
-    "TrainingData": ["TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages"],
+    "TrainingData": ["ClusterModel", "TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages"],
     "HDF5": ["CHDF5"],
     "ModelVerification": ["TransfusionModel", "Compute", "Optimizers", "HDF5"],
     "Checkpoints": ["ClusterModel", "HDF5", "Digests", "CSystem"],
     "Transport": ["ClusterModel", "Wire", "CZeroMQ", "CSystem"],
+    "Keys": ["Transport"],
     "Collectives": ["ClusterModel", "Compute"],
     "Configuration": ["ClusterModel", "TransfusionModel", "Optimizers", "TrainingData"],
     "Coordinator": [
-      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Checkpoints", "Tracing", "CSystem",
+      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Keys", "Checkpoints", "Tracing", "CSystem",
     ],
     "Benchmarks": [
       "ClusterModel", "Wire", "Transport", "Collectives", "Compute", "TransfusionModel", "Optimizers", "Randomness",
@@ -79,7 +80,9 @@ import Testing
       let module = String(match.1)
       let listed = String(match.2).replacing(#/package: "[^"]*"/#, with: "")
       var dependencies = Set(listed.matches(of: #/"(\w+)"/#).map { String($0.1) })
-      if match.3 == "kernelDependencies" { dependencies.formUnion(["Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAMX"]) }
+      if match.3 == "kernelDependencies" {
+        dependencies.formUnion(["Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAMX"])
+      }
       let imports = Set(tree.files.filter { $0.module == module }.flatMap(Self.imports))
       guard !imports.isEmpty else { continue }  // the kernels' links are read as Kernels
       checked += 1

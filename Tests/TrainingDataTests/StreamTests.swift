@@ -1,3 +1,4 @@
+import ClusterModel
 import Randomness
 import Testing
 import TrainingData
@@ -60,6 +61,29 @@ import TrainingData
     #expect(source.samplesPerStep == 12 && source.tokensPerStep == 12 * 64)
     #expect(source.samples(step: 0) == 0..<12)
     #expect(source.samples(step: 9) == 108..<120)
+  }
+
+  @Test func aSkipMovesTheSamplesOfLaterStepsAndNothingInThem() throws {
+    let plain = try MicrobatchTests.source()
+    var skipping = plain
+    // Step 2 is bad; its samples and those tried in its place are left out.
+    skipping.skips = try SkippedSamples([24..<36, 36..<48], perStep: plain.samplesPerStep)
+    for step in 0..<2 as Range<UInt64> {
+      #expect(skipping.samples(step: step) == plain.samples(step: step))
+      #expect(try skipping.denominators(step: step) == plain.denominators(step: step))
+    }
+    for step in 2..<5 as Range<UInt64> {
+      #expect(skipping.samples(step: step) == plain.samples(step: step + 2))
+      #expect(try skipping.denominators(step: step) == plain.denominators(step: step + 2))
+      #expect(
+        try skipping.denominators(step: step) == plain.denominators(samples: plain.samples(step: step + 2)))
+      // What is random goes with the samples: documents, order, dropout, noise and timesteps are theirs.
+      for index in 0..<3 {
+        #expect(try skipping.microbatch(step: step, index: index) == plain.microbatch(step: step + 2, index: index))
+      }
+    }
+    let given = try MicrobatchSource(dataset: plain.dataset, sampling: plain.sampling, skips: skipping.skips)
+    #expect(given.samples(step: 2) == 48..<60)
   }
 
   @Test(arguments: [(1, 1), (3, 1), (2, 5), (1, 0), (0, 4)] as [(UInt32, UInt32)])

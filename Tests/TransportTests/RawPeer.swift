@@ -7,7 +7,7 @@ final class RawPeer {
   private let socket: UnsafeMutableRawPointer
   struct Failure: Error { let operation: String }
 
-  init(_ endpoint: String) throws {
+  init(_ endpoint: String, keys: ClientKeys? = nil, reconnects: Bool = true) throws {
     guard let context = zmq_ctx_new(), let socket = zmq_socket(context, ZMQ_DEALER) else {
       throw Failure(operation: "socket")
     }
@@ -16,6 +16,18 @@ final class RawPeer {
     var milliseconds: Int32 = 5_000
     zmq_setsockopt(socket, ZMQ_SNDTIMEO, &milliseconds, 4)
     zmq_setsockopt(socket, ZMQ_LINGER, &milliseconds, 4)
+    if let keys {
+      for (option, text) in [
+        (ZMQ_CURVE_SERVERKEY, keys.server.text), (ZMQ_CURVE_PUBLICKEY, keys.pair.publicKey.text),
+        (ZMQ_CURVE_SECRETKEY, keys.pair.secretText),
+      ] {
+        guard zmq_setsockopt(socket, option, text, text.utf8.count) == 0 else { throw Failure(operation: "keys") }
+      }
+    }
+    if !reconnects {
+      var never: Int32 = -1
+      zmq_setsockopt(socket, ZMQ_RECONNECT_IVL, &never, 4)
+    }
     guard zmq_connect(socket, endpoint) == 0 else { throw Failure(operation: "connect") }
   }
   deinit {

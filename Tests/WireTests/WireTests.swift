@@ -63,7 +63,9 @@ enum Samples {
         plan: plan,
         peers: [
           Peer(worker: WorkerID(1), dataEndpoint: "tcp://127.0.0.1:1"),
-          Peer(worker: WorkerID(2), dataEndpoint: "tcp://127.0.0.1:2"),
+          Peer(
+            worker: WorkerID(2), dataEndpoint: "tcp://127.0.0.1:2",
+            publicKey: [UInt8](repeating: 7, count: Peer.publicKeyBytes)),
         ], fromStep: 40,
         origin: .members([
           StateHolding(worker: WorkerID(1), parameters: [0..<3, 5..<6], moments: [0..<1]),
@@ -186,6 +188,17 @@ struct Mixer {
         .prepare(
           Prepare(plan: Samples.plan, peers: [], fromStep: 0, origin: .seed, skipped: [0..<8, 7..<9]))
       ))
+    for count in [1, 31, 33, 4_096] {
+      refused.append(
+        (
+          "a key of \(count) bytes",
+          .prepare(
+            Prepare(
+              plan: Samples.plan,
+              peers: [Peer(worker: WorkerID(1), dataEndpoint: "a", publicKey: [UInt8](repeating: 1, count: count))],
+              fromStep: 0, origin: .seed))
+        ))
+    }
     func hello(_ change: (inout Hello) -> Void) -> ControlMessage {
       var hello = Hello(
         worker: nil, host: "h", processID: 1, threads: 1, memoryLimitBytes: 1, deviceFingerprint: "d",

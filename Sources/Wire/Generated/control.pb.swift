@@ -13,6 +13,11 @@
 ///   protoc --swift_out=Sources/Wire/Generated -I Sources/Wire/Protos control.proto
 /// Numbers are never reused; a field that is added is optional in meaning, or the protocol version rises.
 
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
 import SwiftProtobuf
 
 // If the compiler emits an error on this type, it is because this file
@@ -761,6 +766,9 @@ nonisolated struct Transfusion_Wire_Peer: Sendable {
   var worker: UInt32 = 0
 
   var dataEndpoint: String = String()
+
+  /// 32 bytes: the CURVE key that the coordinator authenticated; empty where traffic is plain.
+  var publicKey: Data = Data()
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -2149,7 +2157,7 @@ nonisolated extension Transfusion_Wire_Plan: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Transfusion_Wire_Peer: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Peer"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}worker\0\u{3}data_endpoint\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}worker\0\u{3}data_endpoint\0\u{3}public_key\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2159,6 +2167,7 @@ nonisolated extension Transfusion_Wire_Peer: SwiftProtobuf.Message, SwiftProtobu
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularUInt32Field(value: &self.worker) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.dataEndpoint) }()
+      case 3: try { try decoder.decodeSingularBytesField(value: &self.publicKey) }()
       default: break
       }
     }
@@ -2171,12 +2180,16 @@ nonisolated extension Transfusion_Wire_Peer: SwiftProtobuf.Message, SwiftProtobu
     if !self.dataEndpoint.isEmpty {
       try visitor.visitSingularStringField(value: self.dataEndpoint, fieldNumber: 2)
     }
+    if !self.publicKey.isEmpty {
+      try visitor.visitSingularBytesField(value: self.publicKey, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   static func ==(lhs: Transfusion_Wire_Peer, rhs: Transfusion_Wire_Peer) -> Bool {
     if lhs.worker != rhs.worker {return false}
     if lhs.dataEndpoint != rhs.dataEndpoint {return false}
+    if lhs.publicKey != rhs.publicKey {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
