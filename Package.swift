@@ -69,6 +69,7 @@ let package = Package(
       dependencies: ["ClusterModel", "Tracing", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
       exclude: ["Protos"]),
     .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules", "Wire"]),
+    .target(name: "Simulation", dependencies: ["ClusterModel", "ControlPlane", "Wire"]),
     .target(name: "Randomness"),
     .target(name: "Digests", dependencies: ["CSystem"]),
 

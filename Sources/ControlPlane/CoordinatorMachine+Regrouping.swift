@@ -59,7 +59,7 @@ extension CoordinatorMachine {
     state.waitingReason = nil
     state.graceTick = nil
     state.hasFormed = true
-    if let step = state.checkpoints.abandon() {
+    if !settings.planted.contains(.keepCheckpoint), let step = state.checkpoints.abandon() {
       directives.append(.log(.notice, "the checkpoint of step \(step) is given up; the next step writes another"))
     }
     let members = state.membership.sorted.map(\.worker)
@@ -132,7 +132,7 @@ extension CoordinatorMachine {
     }
     let recovery = StateRecovery(
       standings: standings, tensorCount: settings.tensorCount, newest: state.rewindTo ?? state.committed,
-      norm: state.norm)
+      norm: state.norm, checksCoverage: !settings.planted.contains(.skipCoverage))
     let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
     state.plan = decision.plan
     state.paces = WorkerPaces()

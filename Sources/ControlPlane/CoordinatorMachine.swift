@@ -157,6 +157,9 @@ public struct CoordinatorMachine: Sendable {
     }
   }
 
+  /// The number of the order whose answers are awaited.
+  package var newestOrder: UInt64 { state.order.number }
+
   /// The workers with a place, in rank order.
   var placed: [WorkerID] { state.plan?.places.flatMap { $0 } ?? [] }
 

@@ -49,6 +49,8 @@ public struct CoordinatorMachineSettings: Sendable {
   /// Tells a bad step by its losses; nil takes every finite loss.
   public var lossSpike: LossSpike?
   public var limits = TimeLimits()
+  /// Faults put in on purpose, for the simulator to find.
+  package var planted: PlantedBug = []
 
   /// Times in ticks of the shell's clock.
   public struct TimeLimits: Hashable, Sendable {

@@ -12,6 +12,8 @@ struct StateRecovery {
   var newest: Step
   /// The squared gradient norm of the newest committed step, where known: what makes a state from sums.
   var norm: CommittedNorm?
+  /// False only where a fault is planted.
+  var checksCoverage = true
 
   struct Choice: Hashable {
     var step: Step
@@ -24,7 +26,7 @@ struct StateRecovery {
   func choose(checkpoint: Step?) -> Choice {
     for step in candidates where step >= checkpoint ?? 0 {
       let holders = holders(of: step)
-      guard covers(holders) else { continue }
+      guard !checksCoverage || covers(holders) else { continue }
       return Choice(
         step: step, origin: .members(holders), gradientSumOfSquares: norm?.step == step ? norm?.sumOfSquares : nil)
     }
