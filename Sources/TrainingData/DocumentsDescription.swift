@@ -44,7 +44,7 @@ public struct DocumentsDescription: Hashable, Sendable, Codable {
   }
 
   /// The fingerprint that belongs to the other fields.
-  func computedFingerprint() -> String {
+  package func computedFingerprint() -> String {
     var text = "\(format)-v\(version)\nvocabulary \(vocabulary)\n"
     text += "special \(special.padding) \(special.bos) \(special.eos) \(special.boi) \(special.eoi)\n"
     text += "tokenizer \(tokenizerFile.sha256)\ncodec pixels \(codec.latentSize) \(codec.mean) \(codec.deviation)\n"
