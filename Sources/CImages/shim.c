@@ -15,6 +15,11 @@ static bool fail(char *error, const char *message) {
 
 static bool check_size(size_t width, size_t height, size_t most_pixels, char *error) {
   if (width == 0 || height == 0) return fail(error, "the picture is empty");
+  // What JPEG allows. The libraries hold whole rows, some of them of 8 bytes a pixel.
+  if (width > 65535 || height > 65535) {
+    snprintf(error, CIM_ERROR_BYTES, "%zu x %zu pixels has a side above the limit of 65535", width, height);
+    return false;
+  }
   if (width > most_pixels / height) {
     snprintf(error, CIM_ERROR_BYTES, "%zu x %zu pixels is more than the limit of %zu", width, height, most_pixels);
     return false;
@@ -30,6 +35,15 @@ bool cim_decode_png(const uint8_t *bytes, size_t count, size_t most_pixels, uint
   image.version = PNG_IMAGE_VERSION;
   if (!png_image_begin_read_from_memory(&image, bytes, count)) return fail(error, image.message);
   if (!check_size(image.width, image.height, most_pixels, error)) {
+    png_image_free(&image);
+    return false;
+  }
+  // IHDR precedes all else: its bits of a sample and colour type. Deflate packs 1032 bytes into one at best: a file
+  // that is shorter is cut off, and must not make us ask for the memory of a picture.
+  static const size_t samples[7] = {1, 0, 3, 1, 2, 0, 4};
+  const size_t bits = count > 25 && bytes[25] < 7 ? bytes[24] * samples[bytes[25]] : 1;
+  if ((size_t)image.width * image.height / 8 * bits / 1032 > count) {
+    snprintf(error, CIM_ERROR_BYTES, "%zu bytes cannot hold %u x %u pixels", count, image.width, image.height);
     png_image_free(&image);
     return false;
   }
@@ -67,6 +81,12 @@ bool cim_decode_jpeg(const uint8_t *bytes, size_t count, size_t most_pixels, uin
     goto end;
   }
   if (!check_size((size_t)w, (size_t)h, most_pixels, error)) goto end;
+  // Every 8 x 8 pixels take a bit at least (arithmetic coding could take less, and is not in use): a file that is
+  // shorter is cut off, and must not make us fill in millions of grey pixels.
+  if ((size_t)w * (size_t)h / 512 > count) {
+    snprintf(error, CIM_ERROR_BYTES, "%zu bytes cannot hold %d x %d pixels", count, w, h);
+    goto end;
+  }
   const bool cmyk = space == TJCS_CMYK || space == TJCS_YCCK;
   const size_t area = (size_t)w * (size_t)h;
   pixels = malloc(area * (cmyk ? 4 : 3));

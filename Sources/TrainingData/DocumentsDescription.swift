@@ -70,6 +70,7 @@ public struct DocumentsDescription: Hashable, Sendable, Codable {
     let special = [found.special.padding, found.special.bos, found.special.eos, found.special.boi, found.special.eoi]
     guard found.tokenBytes == 2 || found.tokenBytes == 4, found.codec.latentSize > 0, found.codec.latentSize <= 1 << 14,
       found.codec.mean.count == 3, found.codec.deviation.count == 3, found.codec.deviation.allSatisfy({ $0 > 0 }),
+      found.vocabulary > 0, found.vocabulary <= Int(Int32.max),
       special.allSatisfy({ $0 >= 0 && $0 < found.vocabulary }), found.sets.flatMap(\.files).allSatisfy(\.isPlain)
     else { throw .damaged(path: path, reason: "its numbers are impossible") }
     return found

@@ -60,7 +60,7 @@ struct Decoding {
       }
       let peak = fuzz_end(page)
       if case .accepted = outcome { page.pointee.accepted += 1 }
-      let limit = target.heapLimitBytes + 256 * input.count
+      let limit = target.heapLimitBytes + target.heapFactor * input.count
       if peak > UInt64(limit) { stop("it took \(peak) bytes of heap for \(input.count) bytes of input") }
       if page.pointee.kept_bytes > Self.keptLimitBytes {
         stop("inputs up to this one have kept \(page.pointee.kept_bytes) bytes")

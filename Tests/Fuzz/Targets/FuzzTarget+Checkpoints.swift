@@ -76,16 +76,28 @@ extension FuzzTarget {
   /// The manifest is right about every byte of the file: what is left to refuse it is what the file says.
   private static let checkpoint = FuzzTarget(
     "checkpoint", "CheckpointStore.load and verify, CheckpointReader, on a part of any bytes", shape: .bytes,
-    dictionary: HDF5Seal.signatures, sizeLimit: 1 << 14, heapLimitBytes: 64 << 20, share: 3,
-    examples: { folder in [("part", try read(try sound(folder).part))] }
+    dictionary: HDF5Seal.signatures, sizeLimit: 1 << 16, heapLimitBytes: 64 << 20, share: 3,
+    examples: { folder in
+      // Groups of more than eight links keep them in a heap under a B-tree, of two levels from 46 on.
+      let store = CheckpointStore(directory: folder + "/large")
+      let many = (0..<100).map { TensorSource(path: "/parameters/layers.\($0).weight", shape: [1], values: [1]) }
+      let sources = tensors.map { tensor in
+        TensorSource(path: tensor.path, shape: tensor.shape, values: Array(repeating: 2, count: tensor.shape.reduce(1, *)))
+      }
+      _ = try store.writePart(step: 1, file: "worker-0001.h5", tensors: sources + many)
+      _ = try store.writePart(step: 2, file: "worker-0001.h5", tensors: sources + many.prefix(12))
+      return [
+        ("part", try read(try sound(folder).part)),
+        ("two-levels", try read(store.directory(of: 1) + "/worker-0001.h5")),
+        ("heap", try read(store.directory(of: 2) + "/worker-0001.h5")),
+      ]
+    }
   ) { folder in
     let (store, path, _) = try sound(folder)
     let file = try InputFile(path)
     let manifestFile = try InputFile(store.directory(of: 1) + "/manifest.json")
     let zero = SHA256.digest(of: [UInt8](repeating: 0, count: 4)).hexadecimal
     return { input in
-      var input = input
-      HDF5Seal.seal(&input)
       try file.put(input)
       let part = PartRecord(
         step: 1, file: "worker-0001.h5", sizeBytes: UInt64(input.count), sha256: SHA256.digest(of: input).hexadecimal,

@@ -91,19 +91,19 @@ extension FuzzTarget {
       return try outcome {
         var reader = try WebDatasetReader(path: file.path)
         var first: DataError?
-        // Each sample takes a header at least.
-        for _ in 0...input.count / 512 + 1 {
+        // Each takes a header at least.
+        var samples = 0
+        reading: while true {
           do throws(DataError) {
-            guard try reader.next() != nil else {
-              if let first { throw first }
-              return
-            }
+            if try reader.next() == nil { break reading }
           } catch {
             guard error.concernsOneSample else { throw error }
             first = first ?? error
           }
+          samples += 1
+          try promise(samples <= input.count / 512 + 1, "the archive does not end")
         }
-        throw BrokenPromise("the archive does not end")
+        if let first { throw first }
       }
     }
   }
@@ -125,19 +125,18 @@ extension FuzzTarget {
         result = try outcome {
           var reader = try TextReader(path: file.path)
           var first: DataError?
-          for _ in 0...input.count {
+          var texts = 0
+          reading: while true {
             do throws(DataError) {
-              guard let found = try reader.next() else {
-                if let first { throw first }
-                return
-              }
-              try? promise(!found.text.isEmpty, "an empty text was handed out")
+              if try reader.next() == nil { break reading }
             } catch {
               guard error.concernsOneSample else { throw error }
               first = first ?? error
             }
+            texts += 1
+            try promise(texts <= input.count + 1, "the text does not end")
           }
-          throw BrokenPromise("the text does not end")
+          if let first { throw first }
         }
       }
       return result

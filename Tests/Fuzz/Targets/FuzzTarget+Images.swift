@@ -17,14 +17,14 @@ extension FuzzTarget {
     }
   }
 
-  /// A picture may have ``RGBImage/mostPixels`` of 3 bytes, twice while it is handed over.
-  private static let heapLimitBytes = 900 << 20
+  /// Besides what every input may take: tables of the libraries, and rows of 65,535 pixels.
+  private static let heapLimitBytes = 16 << 20
 
   private static let png = FuzzTarget(
     "png", "RGBImage(decoding:) of PNG files, with the checksums of their chunks made right", shape: .bytes,
     dictionary: [
       "IHDR", "PLTE", "IDAT", "IEND", "tRNS", "gAMA", "iCCP", "sBIT", "cHRM", "sRGB", "zTXt", "iTXt", "bKGD", "acTL", "eXIf",
-    ], sizeLimit: 1 << 14, heapLimitBytes: heapLimitBytes, share: 5,
+    ], sizeLimit: 1 << 14, heapLimitBytes: heapLimitBytes, heapFactor: 8 * 1032 * 6, share: 5,
     examples: { _ in [("plain", try picture(3).encodedPNG()), ("large", try picture(5, 24).encodedPNG())] }
   ) { _ in
     return { input in
@@ -36,7 +36,7 @@ extension FuzzTarget {
 
   private static let jpeg = FuzzTarget(
     "jpeg", "RGBImage(decoding:) of JPEG files", shape: .bytes, sizeLimit: 1 << 14, heapLimitBytes: heapLimitBytes,
-    share: 5, examples: { _ in [] }
+    heapFactor: 512 * 16, share: 5, examples: { _ in [] }
   ) { _ in
     return { input in try use(input) }
   }

@@ -36,8 +36,9 @@ public struct FuzzTarget: Sendable {
   public let shape: InputShape
   public let dictionary: [String]
   public let sizeLimit: Int
-  /// Heap that one input may take besides 256 times its size, in bytes.
+  /// Heap that one input may take in bytes, besides so many times its size.
   public let heapLimitBytes: Int
+  public let heapFactor: Int
   /// Its part of the inputs of a whole run.
   public let share: Int
   /// One in so many outcomes is looked at for news: rarely where decoding is faster than looking.
@@ -51,7 +52,7 @@ public struct FuzzTarget: Sendable {
 
   init(
     _ name: String, _ what: String, shape: InputShape, dictionary: [String] = [], sizeLimit: Int = 1 << 16,
-    heapLimitBytes: Int = 16 << 20, share: Int, lookEvery: Int = 1,
+    heapLimitBytes: Int = 16 << 20, heapFactor: Int = 256, share: Int, lookEvery: Int = 1,
     generate: (@Sendable (inout FuzzRandom) -> [UInt8])? = nil,
     examples: @escaping @Sendable (String) throws -> [(name: String, bytes: [UInt8])],
     prepare: @escaping @Sendable (String) throws -> Run
@@ -62,6 +63,7 @@ public struct FuzzTarget: Sendable {
     self.dictionary = dictionary
     self.sizeLimit = sizeLimit
     self.heapLimitBytes = heapLimitBytes
+    self.heapFactor = heapFactor
     self.share = share
     self.lookEvery = lookEvery
     self.generate = generate
