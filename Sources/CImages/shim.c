@@ -27,8 +27,42 @@ static bool check_size(size_t width, size_t height, size_t most_pixels, char *er
   return true;
 }
 
-bool cim_decode_png(const uint8_t *bytes, size_t count, size_t most_pixels, uint8_t **rgb, int32_t *width,
-                    int32_t *height, char *error) {
+// The chunks of a PNG that its pixels come from. libpng asks for the memory that a chunk claims to need, and unpacks
+// texts and colour profiles whatever their size: none of that reaches it. NULL when a chunk is cut off.
+static uint8_t *pixel_chunks(const uint8_t *bytes, size_t count, size_t *kept, char *error) {
+  static const char wanted[][5] = {"IHDR", "PLTE", "IDAT", "IEND", "tRNS", "gAMA", "cHRM", "sRGB", "sBIT"};
+  uint8_t *result = malloc(count);
+  if (result == NULL) {
+    fail(error, "out of memory");
+    return NULL;
+  }
+  memcpy(result, bytes, *kept = count < 8 ? count : 8);
+  for (size_t at = 8; at < count;) {
+    const size_t left = count - at;
+    const size_t size = left < 12 ? 0
+                                  : (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 |
+                                        (size_t)bytes[at + 3];
+    if (left < 12 || size > left - 12) {
+      fail(error, "a chunk is cut off");
+      free(result);
+      return NULL;
+    }
+    // An upper-case letter says that a chunk may not be left out: libpng refuses those that it does not know.
+    bool want = (bytes[at + 4] & 0x20) == 0;
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+      if (memcmp(bytes + at + 4, wanted[i], 4) == 0) want = true;
+    if (want) {
+      memcpy(result + *kept, bytes + at, size + 12);
+      *kept += size + 12;
+    }
+    if (memcmp(bytes + at + 4, "IEND", 4) == 0) break;
+    at += size + 12;
+  }
+  return result;
+}
+
+static bool decode_chunks(const uint8_t *bytes, size_t count, size_t most_pixels, uint8_t **rgb, int32_t *width,
+                          int32_t *height, char *error) {
   // libpng's simplified interface keeps its longjmp inside the library and returns 0 instead.
   png_image image;
   memset(&image, 0, sizeof image);
@@ -62,6 +96,16 @@ bool cim_decode_png(const uint8_t *bytes, size_t count, size_t most_pixels, uint
   *width = (int32_t)image.width;
   *height = (int32_t)image.height;
   return true;
+}
+
+bool cim_decode_png(const uint8_t *bytes, size_t count, size_t most_pixels, uint8_t **rgb, int32_t *width,
+                    int32_t *height, char *error) {
+  size_t kept = 0;
+  uint8_t *chunks = pixel_chunks(bytes, count, &kept, error);
+  if (chunks == NULL) return false;
+  const bool done = decode_chunks(chunks, kept, most_pixels, rgb, width, height, error);
+  free(chunks);
+  return done;
 }
 
 bool cim_decode_jpeg(const uint8_t *bytes, size_t count, size_t most_pixels, uint8_t **rgb, int32_t *width,

@@ -209,7 +209,9 @@ extension RunConfiguration {
     var aliases = 0
     var previous: (UInt8, UInt8) = (0x20, 0x20)
     for byte in text.utf8 {
-      if previous.1 == UInt8(ascii: "*") && byte > 0x20 && byte != UInt8(ascii: "*") && !isName(previous.0) { aliases += 1 }
+      if previous.1 == UInt8(ascii: "*") && byte > 0x20 && byte != UInt8(ascii: "*") && !isName(previous.0) {
+        aliases += 1
+      }
       previous = (previous.1, byte)
     }
     guard aliases <= aliasLimit else {

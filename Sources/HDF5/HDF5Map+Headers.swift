@@ -94,7 +94,8 @@ extension HDF5Map {
     return header
   }
 
-  private func take(_ type: UInt64, _ body: inout HDF5Bytes, into header: inout Header, _ path: String) throws(HDF5Error)
+  private func take(_ type: UInt64, _ body: inout HDF5Bytes, into header: inout Header, _ path: String)
+    throws(HDF5Error)
   {
     switch type {
     case 0x01: header.extents = try extents(&body, path)

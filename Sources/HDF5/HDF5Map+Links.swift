@@ -84,7 +84,8 @@ extension HDF5Map {
     var pending = [(address: root, records: records, level: depth)]
     while let (address, records, level) = pending.popLast() {
       visits += 1
-      guard records <= most[level], visits <= Self.recordLimit, UInt64(result.count) + records <= Self.recordLimit else {
+      guard records <= most[level], visits <= Self.recordLimit, UInt64(result.count) + records <= Self.recordLimit
+      else {
         throw malformed(path, "an index of its links with too many records")
       }
       var node = try bytes(at: address, count: nodeBytes, path)

@@ -152,7 +152,8 @@ public final class HDF5Map {
       }
       count = product
     }
-    var description = HDF5Dataset(path: path, shape: shape, type: type, layout: .chunked, fileOffset: nil, storedBytes: 0)
+    var description = HDF5Dataset(
+      path: path, shape: shape, type: type, layout: .chunked, fileOffset: nil, storedBytes: 0)
     switch layout {
     case .chunked: break
     case .view: throw .refused(file: file, object: path, reason: "is a view of other datasets")

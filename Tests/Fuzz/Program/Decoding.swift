@@ -53,21 +53,25 @@ struct Decoding {
         mutator.make(&input, &random)
       }
       fuzz_begin(page, UInt64(bitPattern: Int64(index)), input, input.count)
-      let outcome: FuzzOutcome
-      do { outcome = try decode(input) } catch {
-        _ = fuzz_end(page)
-        stop("\(error)")
-      }
+      let signature = result(of: decode, input, look: index >= 0 && index % target.lookEvery == 0)
       let peak = fuzz_end(page)
-      if case .accepted = outcome { page.pointee.accepted += 1 }
       let limit = target.heapLimitBytes + target.heapFactor * input.count
       if peak > UInt64(limit) { stop("it took \(peak) bytes of heap for \(input.count) bytes of input") }
       if page.pointee.kept_bytes > Self.keptLimitBytes {
         stop("inputs up to this one have kept \(page.pointee.kept_bytes) bytes")
       }
-      if index >= 0, index % target.lookEvery == 0, seen.insert(outcome.signature).inserted {
-        mutator.keep(input, &random)
-      }
+      if let signature, seen.insert(signature).inserted { mutator.keep(input, &random) }
+    }
+  }
+
+  /// Decodes one input. What it was made of is gone when this returns, and with it its memory.
+  @inline(never) private func result(of decode: FuzzTarget.Run, _ input: [UInt8], look: Bool) -> UInt64? {
+    do {
+      let outcome = try decode(input)
+      if case .accepted = outcome { page.pointee.accepted += 1 }
+      return look ? outcome.signature : nil
+    } catch {
+      stop("\(error)")
     }
   }
 

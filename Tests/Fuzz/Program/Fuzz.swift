@@ -5,7 +5,8 @@ import FuzzTargets
 /// Feeds decoders with seeded, changed examples, in processes of their own that may die.
 @main struct Fuzz: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "fuzz", abstract: "Feeds every decoder with changed examples and looks for crashes, hangs and blow-ups.")
+    commandName: "fuzz",
+    abstract: "Feeds every decoder with changed examples and looks for crashes, hangs and blow-ups.")
 
   @Option(help: "Minutes for all targets together.") var minutes: Double?
   @Option(help: "Inputs for all targets together, shared out by how fast they are.") var inputs: Int?
@@ -32,9 +33,13 @@ import FuzzTargets
   }
 
   func run() throws {
-    let chosen = targets.isEmpty ? FuzzTarget.all : FuzzTarget.all.filter { targets.contains($0.name) }
+    let chosen = FuzzTarget.all.filter { target in
+      targets.isEmpty ? target.onlyNamed == nil || list || corpusOnly || writeExamples : targets.contains(target.name)
+    }
     if list {
-      for target in chosen { print("\(target.name)\n    \(target.what)") }
+      for target in chosen {
+        print("\(target.name)\n    \(target.what)" + (target.onlyNamed.map { "\n    only where named: \($0)" } ?? ""))
+      }
     } else if let decode {
       try Decoding(arguments: decode, target: chosen[0], corpus: corpus, seed: seed, corpusOnly: corpusOnly).run()
     } else if let replay {

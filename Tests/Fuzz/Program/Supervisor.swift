@@ -34,7 +34,9 @@ struct Supervisor {
     let began = ContinuousClock.now
     let deadline = seconds.map { began + .seconds($0) }
     var next = -(try Corpus(corpus, target.name).read().count)
-    guard next < 0 else { throw CocoaError(.fileNoSuchFile, userInfo: [NSFilePathErrorKey: "\(corpus)/\(target.name)"]) }
+    guard next < 0 else {
+      throw CocoaError(.fileNoSuchFile, userInfo: [NSFilePathErrorKey: "\(corpus)/\(target.name)"])
+    }
     var (done, accepted, found) = (0, 0, 0)
     var peak: UInt64 = 0
     while next < count {
@@ -61,7 +63,7 @@ struct Supervisor {
     totalInputs += done
     let row = [
       target.name, "\(done)", "\(accepted)", String(format: "%.0f", Double(done) / max(took, 1e-3)),
-      String(format: "%.1f", Double(peak) / 1048576), "\(found)",
+      String(format: "%.1f", Double(peak) / 1_048_576), "\(found)",
     ]
     rows.append(row)
     print(

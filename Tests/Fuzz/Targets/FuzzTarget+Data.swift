@@ -80,7 +80,7 @@ extension FuzzTarget {
   private static let archive = FuzzTarget(
     "archive", "WebDatasetReader, tar archives with their checksums made right", shape: .bytes,
     dictionary: ["ustar", "path=", ".png", ".txt", ".json", "77777777777", "\u{0}", "{\"caption\":\"", "20 path="],
-    heapLimitBytes: 16 << 20, share: 7,
+    heapLimitBytes: 16 << 20, share: 30,
     examples: { _ in [("pairs", try pairs(1..<4)), ("unusual", try unusual())] }
   ) { folder in
     let file = try InputFile(folder + "/input.tar")
@@ -110,9 +110,10 @@ extension FuzzTarget {
 
   private static let text = FuzzTarget(
     "text", "TextReader, JSON Lines and paragraphs", shape: .text,
-    dictionary: ["{\"text\": \"", "\"}\n", "\\u0041", "\\ud83d\\ude00", "null"], heapLimitBytes: 32 << 20, share: 6,
+    dictionary: ["{\"text\": \"", "\"}\n", "\\u0041", "\\ud83d\\ude00", "null"], heapLimitBytes: 32 << 20, share: 15,
     examples: { _ in
-      let lines = "{\"text\": \"one\"}\n\n{\"text\": \"t\\u00e9w\\n o\", \"more\": [1, {}]}\r\n{\"text\": \"\"}\n{\"text\":\"end\"}"
+      let lines =
+        "{\"text\": \"one\"}\n\n{\"text\": \"t\\u00e9w\\n o\", \"more\": [1, {}]}\r\n{\"text\": \"\"}\n{\"text\":\"end\"}"
       let paragraphs = "\u{FEFF}First line\nsecond line\n\n\n  \nThird ü 🙂\r\n\r\nlast"
       return [("lines", Array(lines.utf8)), ("paragraphs", Array(paragraphs.utf8))]
     }
@@ -165,16 +166,19 @@ extension FuzzTarget {
     let output = folder + "/documents"
     _ = try Preparation.run(
       PreparationSettings(
-        output: output, images: [try write("train.tar", try pairs(1..<6))], text: [try write("train.jsonl", lines(0..<12))],
+        output: output, images: [try write("train.tar", try pairs(1..<6))],
+        text: [try write("train.jsonl", lines(0..<12))],
         validationImages: [try write("validation.tar", try pairs(6..<8))],
-        validationText: [try write("validation.jsonl", lines(12..<16))], vocabulary: .trained(pieces: 300), imageSize: 8,
+        validationText: [try write("validation.jsonl", lines(12..<16))], vocabulary: .trained(pieces: 300),
+        imageSize: 8,
         sequenceLength: 64, patch: 2))
     return output
   }
 
   private static let tokenizer = FuzzTarget(
     "tokenizer", "Tokenizer(model:), a SentencePiece model, then encoding and decoding with it", shape: .protobuf,
-    dictionary: ["<boi>", "<eoi>", "<s>", "</s>", "<unk>", "<0x0A>", "▁", "<0x00>"], heapLimitBytes: 64 << 20, share: 3,
+    dictionary: ["<boi>", "<eoi>", "<s>", "</s>", "<unk>", "<0x0A>", "▁", "<0x00>"], heapLimitBytes: 64 << 20,
+    share: 10,
     examples: { folder in
       let model = [UInt8](try Data(contentsOf: URL(filePath: try prepared(folder) + "/tokenizer.model")))
       return [("trained", model)]
@@ -241,7 +245,7 @@ extension FuzzTarget {
   private static let documents = FuzzTarget(
     "documents", "meta.json of prepared documents with its fingerprint made right", shape: .text,
     dictionary: ["\"vocabulary\"", "\"tokenBytes\"", "\"latentSize\"", "null", "../x", "1.5", "images", "text"],
-    heapLimitBytes: 32 << 20, share: 3,
+    heapLimitBytes: 32 << 20, share: 6,
     examples: { folder in [("meta", try bytes(try prepared(folder) + "/meta.json"))] }
   ) { folder in
     let directory = try prepared(folder)
@@ -253,7 +257,9 @@ extension FuzzTarget {
       try meta.put(input)
       try indexFile.put(try json(base))
       let first = try outcome { try use(directory) }
-      guard var description = try? JSONDecoder().decode(DocumentsDescription.self, from: Data(input)) else { return first }
+      guard var description = try? JSONDecoder().decode(DocumentsDescription.self, from: Data(input)) else {
+        return first
+      }
       description.fingerprint = description.computedFingerprint()
       var index = base
       index.documentsFingerprint = description.fingerprint
@@ -267,7 +273,7 @@ extension FuzzTarget {
   private static let index = FuzzTarget(
     "index", "index.json of a packed index with its fingerprint made right", shape: .text,
     dictionary: ["\"sequences\"", "\"segments\"", "\"mostImages\"", "null", "../x", "18446744073709551615"],
-    heapLimitBytes: 32 << 20, share: 3,
+    heapLimitBytes: 32 << 20, share: 6,
     examples: { folder in [("index", try bytes("\(try prepared(folder))/\(folderName)/index.json"))] }
   ) { folder in
     let directory = try prepared(folder)
@@ -285,7 +291,7 @@ extension FuzzTarget {
   /// The binary files one after another; each keeps its size, which opening checks.
   private static let packed = FuzzTarget(
     "packed", "tokens, offsets, latents, sequences and segments of prepared documents", shape: .bytes,
-    heapLimitBytes: 16 << 20, share: 5,
+    heapLimitBytes: 16 << 20, share: 6,
     examples: { folder in
       [("files", try binaryFiles(of: try prepared(folder)).flatMap { try bytes($0) })]
     }

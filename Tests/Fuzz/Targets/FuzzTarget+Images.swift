@@ -13,7 +13,7 @@ extension FuzzTarget {
         image.width * image.height <= RGBImage.mostPixels && image.pixels.count == image.width * image.height * 3,
         "a picture of another size than it says")
       _ = image.centreCropped().resized(width: 16, height: 16)
-      if image.width * image.height < 1 << 16 { _ = image.paddedToSquare() }
+      if max(image.width, image.height) < 256 { _ = image.paddedToSquare() }
     }
   }
 
@@ -23,8 +23,9 @@ extension FuzzTarget {
   private static let png = FuzzTarget(
     "png", "RGBImage(decoding:) of PNG files, with the checksums of their chunks made right", shape: .bytes,
     dictionary: [
-      "IHDR", "PLTE", "IDAT", "IEND", "tRNS", "gAMA", "iCCP", "sBIT", "cHRM", "sRGB", "zTXt", "iTXt", "bKGD", "acTL", "eXIf",
-    ], sizeLimit: 1 << 14, heapLimitBytes: heapLimitBytes, heapFactor: 8 * 1032 * 6, share: 5,
+      "IHDR", "PLTE", "IDAT", "IEND", "tRNS", "gAMA", "iCCP", "sBIT", "cHRM", "sRGB", "zTXt", "iTXt", "bKGD", "acTL",
+      "eXIf",
+    ], sizeLimit: 1 << 14, heapLimitBytes: heapLimitBytes, heapFactor: 8 * 1032 * 6, share: 30,
     examples: { _ in [("plain", try picture(3).encodedPNG()), ("large", try picture(5, 24).encodedPNG())] }
   ) { _ in
     return { input in
@@ -36,7 +37,7 @@ extension FuzzTarget {
 
   private static let jpeg = FuzzTarget(
     "jpeg", "RGBImage(decoding:) of JPEG files", shape: .bytes, sizeLimit: 1 << 14, heapLimitBytes: heapLimitBytes,
-    heapFactor: 512 * 16, share: 5, examples: { _ in [] }
+    heapFactor: 512 * 16, share: 30, examples: { _ in [] }
   ) { _ in
     return { input in try use(input) }
   }
@@ -55,7 +56,9 @@ extension FuzzTarget {
       let end = at + 8 + length
       guard end + 4 <= file.count else { return }
       var checksum: UInt32 = 0xFFFF_FFFF
-      for byte in file[at + 4..<end] { checksum = table[Int(UInt8(truncatingIfNeeded: checksum) ^ byte)] ^ checksum >> 8 }
+      for byte in file[at + 4..<end] {
+        checksum = table[Int(UInt8(truncatingIfNeeded: checksum) ^ byte)] ^ checksum >> 8
+      }
       checksum = ~checksum
       for i in 0..<4 { file[end + i] = UInt8(truncatingIfNeeded: checksum >> UInt32(8 * (3 - i))) }
       at = end + 4

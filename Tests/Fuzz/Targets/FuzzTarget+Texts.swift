@@ -8,15 +8,18 @@ extension FuzzTarget {
   static let texts = [configuration, coordinatorAddress, status, plan, journal]
 
   private static func text(_ input: [UInt8]) throws -> String {
-    guard let text = String(validating: input, as: UTF8.self) else { throw CocoaError(.fileReadInapplicableStringEncoding) }
+    guard let text = String(validating: input, as: UTF8.self) else {
+      throw CocoaError(.fileReadInapplicableStringEncoding)
+    }
     return text
   }
 
   private static let configuration = FuzzTarget(
     "configuration", "RunConfiguration.parse, the YAML of a run and of a coordinator's welcome", shape: .text,
-    dictionary: RunConfiguration.fields.map(\.key) + RunConfiguration.fields.map { $0.key.split(separator: ".")[1] + ": " }
+    dictionary: RunConfiguration.fields.map(\.key)
+      + RunConfiguration.fields.map { $0.key.split(separator: ".")[1] + ": " }
       + ["model:\n", "run:\n", "&a ", "*a", "? ", "true", "bfloat16", "1f1b", "data:\n  directory: x\n"],
-    heapLimitBytes: 64 << 20, share: 3,
+    heapLimitBytes: 64 << 20, share: 12,
     examples: { _ in
       var full = RunConfiguration()
       full.data.directory = "data"
@@ -51,7 +54,7 @@ extension FuzzTarget {
 
   private static let coordinatorAddress = FuzzTarget(
     "coordinator-json", "RunDirectory.liveCoordinator, coordinator.json", shape: .text,
-    dictionary: ["\"address\"", "\"processID\"", "\"generation\"", "null"], heapLimitBytes: 32 << 20, share: 2,
+    dictionary: ["\"address\"", "\"processID\"", "\"generation\"", "null"], heapLimitBytes: 32 << 20, share: 30,
     examples: { _ in
       let text = """
         {
@@ -78,7 +81,7 @@ extension FuzzTarget {
   private static let status = FuzzTarget(
     "status", "StatusReport(json:) and its text, what a coordinator answers", shape: .text,
     dictionary: ["\"version\"", "\"workers\"", "\"plan\"", "\"secondsLeft\"", "null", "1e300", "-1"],
-    heapLimitBytes: 64 << 20, share: 3,
+    heapLimitBytes: 64 << 20, share: 30,
     examples: { _ in
       let report = StatusReport(
         run: "00112233445566778899aabbccddeeff", live: true, state: "training", generation: 2, step: 5, totalSteps: 100)
@@ -97,7 +100,8 @@ extension FuzzTarget {
   /// As the journal stores it, between its columns.
   private static let plan = FuzzTarget(
     "plan-json", "Plan from JSON, as the journal holds it, and what a status makes of it", shape: .text,
-    dictionary: ["[", "]", "null", "\"gpipe\"", "\"places\"", "9223372036854775807"], heapLimitBytes: 32 << 20, share: 2,
+    dictionary: ["[", "]", "null", "\"gpipe\"", "\"places\"", "9223372036854775807"], heapLimitBytes: 32 << 20,
+    share: 30,
     examples: { _ in
       let plan = Plan(
         stageUnits: [0..<2, 2..<5], replicaLeaves: [0..<4, 4..<8],
@@ -120,7 +124,7 @@ extension FuzzTarget {
   private static let journal = FuzzTarget(
     "journal", "StatusReport.offline on a journal of any bytes", shape: .bytes,
     dictionary: ["SQLite format 3\0", "CREATE TABLE", "steps", "INTEGER", "TEXT"], sizeLimit: 1 << 17,
-    heapLimitBytes: 64 << 20, share: 1,
+    heapLimitBytes: 64 << 20, share: 5,
     examples: { _ in [] }
   ) { folder in
     let directory = RunDirectory(folder)

@@ -21,7 +21,7 @@ extension FuzzTarget {
   /// Both as it is and with a checksum that is right: else the rest of the header would hardly ever be looked at.
   private static let frameHeader = FuzzTarget(
     "frame-header", "FrameHeader(reading:), the 88 bytes before every tensor", shape: .bytes, sizeLimit: 128,
-    heapLimitBytes: 1 << 16, share: 26, lookEvery: 8,
+    heapLimitBytes: 1 << 16, share: 330, lookEvery: 8,
     examples: { _ in
       FrameHeader.Purpose.allCases.map { purpose in
         let header = FrameHeader(
@@ -56,7 +56,7 @@ extension FuzzTarget {
 
   private static let segmentOffer = FuzzTarget(
     "segment-offer", "SegmentOffer(reading:) and HostIdentity(reading:)", shape: .bytes, sizeLimit: 64,
-    heapLimitBytes: 1 << 16, share: 10, lookEvery: 8,
+    heapLimitBytes: 1 << 16, share: 140, lookEvery: 8,
     examples: { _ in
       let offer = SegmentOffer(
         number: 1, process: 4711, descriptor: 12, segmentBytes: 1 << 20, tokenHigh: .max, tokenLow: 1)
@@ -91,9 +91,10 @@ extension FuzzTarget {
   private static let envelope = FuzzTarget(
     "envelope", "Envelope(decoding:), every control message", shape: .protobuf,
     dictionary: [
-      "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "worker-0001.h5", "../worker.h5", "/etc/passwd",
+      "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "worker-0001.h5", "../worker.h5",
+      "/etc/passwd",
       "tcp://127.0.0.1:1", "\u{1B}[2J",
-    ], sizeLimit: 1 << 15, heapLimitBytes: 8 << 20, share: 20, lookEvery: 4,
+    ], sizeLimit: 1 << 15, heapLimitBytes: 8 << 20, share: 190, lookEvery: 4,
     generate: { random in schema.make("Envelope", &random).encoded },
     examples: { _ in
       let kinds = (schema.messages["Envelope"] ?? []).filter(\.isInOneof)
@@ -125,7 +126,7 @@ extension FuzzTarget {
   private static let endpoint = FuzzTarget(
     "endpoint", "Endpoint(_:), addresses of peers", shape: .text,
     dictionary: ["tcp://", "ipc://", "localhost", "127.0.0.1", "[::1]", "*", ":", "0.0.0.0", "tcp://[fe80::1%eth0]:1"],
-    sizeLimit: 1024, heapLimitBytes: 1 << 20, share: 5, lookEvery: 4,
+    sizeLimit: 1024, heapLimitBytes: 1 << 20, share: 70, lookEvery: 4,
     examples: { _ in
       ["tcp://127.0.0.1:5555", "tcp://[::1]:*", "tcp://host.example.org:65535", "ipc:///tmp/x", "tcp://127.1:0"]
         .enumerated().map { ("\($0.offset)", Array($0.element.utf8)) }

@@ -41,6 +41,8 @@ public struct FuzzTarget: Sendable {
   public let heapFactor: Int
   /// Its part of the inputs of a whole run.
   public let share: Int
+  /// Why it is run only where it is named: what is found is a library's, and cannot be fixed here.
+  public let onlyNamed: String?
   /// One in so many outcomes is looked at for news: rarely where decoding is faster than looking.
   public let lookEvery: Int
   /// Sets the decoder up in a directory of its own; the result decodes one input.
@@ -53,7 +55,7 @@ public struct FuzzTarget: Sendable {
   init(
     _ name: String, _ what: String, shape: InputShape, dictionary: [String] = [], sizeLimit: Int = 1 << 16,
     heapLimitBytes: Int = 16 << 20, heapFactor: Int = 256, share: Int, lookEvery: Int = 1,
-    generate: (@Sendable (inout FuzzRandom) -> [UInt8])? = nil,
+    onlyNamed: String? = nil, generate: (@Sendable (inout FuzzRandom) -> [UInt8])? = nil,
     examples: @escaping @Sendable (String) throws -> [(name: String, bytes: [UInt8])],
     prepare: @escaping @Sendable (String) throws -> Run
   ) {
@@ -66,6 +68,7 @@ public struct FuzzTarget: Sendable {
     self.heapFactor = heapFactor
     self.share = share
     self.lookEvery = lookEvery
+    self.onlyNamed = onlyNamed
     self.generate = generate
     self.examples = examples
     self.prepare = prepare

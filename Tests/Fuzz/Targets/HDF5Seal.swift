@@ -4,7 +4,8 @@
 /// what precedes it (HDF5 File Format Specification, sections II and IV.A.1.b). Files of older versions have none.
 enum HDF5Seal {
   static let signatures = [
-    "\u{89}HDF\r\n\u{1A}\n", "OHDR", "OCHK", "FRHP", "FHDB", "FHIB", "BTHD", "BTIN", "BTLF", "TREE", "SNOD", "HEAP", "GCOL",
+    "\u{89}HDF\r\n\u{1A}\n", "OHDR", "OCHK", "FRHP", "FHDB", "FHIB", "BTHD", "BTIN", "BTLF", "TREE", "SNOD", "HEAP",
+    "GCOL",
     "FSHD", "FSSE", "SMTB", "SMLI", "/etc/passwd", "parameters", "\0\0\0\0\0\0\0\0", "\u{8}\0",
   ]
 
@@ -51,12 +52,18 @@ enum HDF5Seal {
       a = a &+ word(at)
       b = b &+ word(at + 4)
       c = c &+ word(at + 8)
-      a = (a &- c) ^ rotated(c, 4); c = c &+ b
-      b = (b &- a) ^ rotated(a, 6); a = a &+ c
-      c = (c &- b) ^ rotated(b, 8); b = b &+ a
-      a = (a &- c) ^ rotated(c, 16); c = c &+ b
-      b = (b &- a) ^ rotated(a, 19); a = a &+ c
-      c = (c &- b) ^ rotated(b, 4); b = b &+ a
+      a = (a &- c) ^ rotated(c, 4)
+      c = c &+ b
+      b = (b &- a) ^ rotated(a, 6)
+      a = a &+ c
+      c = (c &- b) ^ rotated(b, 8)
+      b = b &+ a
+      a = (a &- c) ^ rotated(c, 16)
+      c = c &+ b
+      b = (b &- a) ^ rotated(a, 19)
+      a = a &+ c
+      c = (c &- b) ^ rotated(b, 4)
+      b = b &+ a
       at += 12
     }
     guard at < bytes.endIndex else { return c }
