@@ -48,6 +48,7 @@ public final class Journal: Sendable {
     guard found <= Self.formatVersion else {
       throw .journalVersion(path: path, found: found, known: Self.formatVersion)
     }
+    do { try queue.read { try Self.check($0) } } catch { throw .journal(path: path, reason: Self.reason(error)) }
   }
 
   /// `synchronous` as the database has it: 2 is FULL.
@@ -55,7 +56,7 @@ public final class Journal: Sendable {
     try read { try Int.fetchOne($0, sql: "PRAGMA synchronous") ?? -1 }
   }
 
-  private static func makeTables(_ database: Database) throws {
+  static func makeTables(_ database: Database) throws {
     try database.execute(
       sql: """
         CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
