@@ -184,4 +184,27 @@ public struct CoordinatorMachine: Sendable {
     state.order.sentTick[worker] = state.now
     return [.send(envelope(state.order.message, order: state.order.number), to: member.connection)]
   }
+
+  /// Takes the barrier out of the phase while a report is added to it: with thousands of workers it must not be copied
+  /// for each of them. The caller puts it back.
+  mutating func takeStepBarrier() -> StepBarrier? {
+    guard case .stepping(let barrier) = state.phase else { return nil }
+    state.phase = .settling
+    return barrier
+  }
+  mutating func takeEvaluationBarrier() -> EvaluationBarrier? {
+    guard case .evaluating(let barrier) = state.phase else { return nil }
+    state.phase = .settling
+    return barrier
+  }
+  mutating func takeRegrouping() -> Regrouping? {
+    guard case .regrouping(let regrouping) = state.phase else { return nil }
+    state.phase = .settling
+    return regrouping
+  }
+  mutating func takeReady() -> Set<WorkerID>? {
+    guard case .preparing(let ready) = state.phase else { return nil }
+    state.phase = .settling
+    return ready
+  }
 }
