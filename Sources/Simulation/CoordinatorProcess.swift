@@ -106,7 +106,10 @@ extension SimulatedCluster {
       tokensPerStep: perStep, dataFingerprint: Self.fingerprintOfData, checkpointEvery: scenario.checkpointEvery,
       validationEvery: scenario.validationEvery, validationMicrobatches: scenario.validationMicrobatches,
       learningRate: { 1 / Double($0 + 1) },
-      denominators: { StepDenominators(targetTokens: expected[Int($0)].targetTokens, images: expected[Int($0)].images) })
+      denominators: { samples in
+        let step = Int(samples.lowerBound / perStep)
+        return StepDenominators(targetTokens: expected[step].targetTokens, images: expected[step].images)
+      })
     settings.copyEvery = scenario.copyEvery
     settings.planted = scenario.planted
     settings.limits.stuckTicks = 60
