@@ -169,7 +169,7 @@ let package = Package(
       name: "FuzzTargets",
       dependencies: [
         "Wire", "Transport", "Checkpoints", "HDF5", "ModelVerification", "Configuration", "Coordinator", "TrainingData",
-        "ClusterModel", "Digests",
+        "ClusterModel", "Digests", "Keys",
       ], path: "Tests/Fuzz/Targets"),
     .executableTarget(
       name: "fuzz",

@@ -48,7 +48,6 @@ public final class Journal: Sendable {
     guard found <= Self.formatVersion else {
       throw .journalVersion(path: path, found: found, known: Self.formatVersion)
     }
-    do { try queue.read { try Self.check($0) } } catch { throw .journal(path: path, reason: Self.reason(error)) }
   }
 
   /// `synchronous` as the database has it: 2 is FULL.
@@ -56,7 +55,7 @@ public final class Journal: Sendable {
     try read { try Int.fetchOne($0, sql: "PRAGMA synchronous") ?? -1 }
   }
 
-  static func makeTables(_ database: Database) throws {
+  private static func makeTables(_ database: Database) throws {
     try database.execute(
       sql: """
         CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -139,7 +138,7 @@ extension Journal {
     -> Generation
   {
     try write { database in
-      let newest = try Int64.fetchOne(database, sql: "SELECT max(generation) FROM generations") ?? 0
+      let newest = try JournalRows.newest(database, "generation", of: "generations") ?? 0
       try database.execute(
         sql: "INSERT INTO generations (generation, host, process_id, started_at) VALUES (?, ?, ?, ?)",
         arguments: [newest + 1, host, processID, seconds])
@@ -166,7 +165,7 @@ extension Journal {
   }
 
   private static func newestGeneration(_ database: Database) throws -> Generation {
-    Generation(UInt64(try Int64.fetchOne(database, sql: "SELECT max(generation) FROM generations") ?? 0))
+    Generation(try JournalRows.newest(database, "generation", of: "generations") ?? 0)
   }
 
   /// A transaction that changes nothing unless `generation` is the newest: of two coordinators one can write.

@@ -74,7 +74,7 @@ public struct FuzzTarget: Sendable {
     self.prepare = prepare
   }
 
-  public static let all: [FuzzTarget] = wire + checkpoints + texts + data + images
+  public static let all: [FuzzTarget] = wire + checkpoints + texts + keys + data + images
   public static func named(_ name: String) -> FuzzTarget? { all.first { $0.name == name } }
 
   /// Whether a decode throws something that is not a promise broken.
