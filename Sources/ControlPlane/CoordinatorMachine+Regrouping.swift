@@ -133,7 +133,7 @@ extension CoordinatorMachine {
     }
     let recovery = StateRecovery(
       standings: standings, tensorCount: settings.tensorCount, newest: state.rewindTo ?? state.committed,
-      norm: state.norm, checksCoverage: !settings.planted.contains(.skipCoverage))
+      norm: state.norm, newestSkip: state.newestSkip, checksCoverage: !settings.planted.contains(.skipCoverage))
     let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
     state.plan = decision.plan
     state.paces = WorkerPaces()
