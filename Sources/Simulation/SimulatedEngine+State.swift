@@ -77,6 +77,9 @@ extension SimulatedCluster {
     let me = task.command.me
     switch task.stage {
     case 0:
+      do { worker.skips = try SkippedSamples(prepare.skipped, perStep: UInt64(model.shape.microbatches)) } catch {
+        return .failed(.software, "\(error)")
+      }
       enter(task.command.generation, me: me, prepare.peers, worker)
       worker.enter("loading")
       if case .members = prepare.origin, worker.sums != nil, worker.live?.step == prepare.fromStep &- 1,
