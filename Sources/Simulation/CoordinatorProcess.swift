@@ -319,7 +319,9 @@ extension SimulatedCluster {
 
   /// What was to follow the write does not happen.
   private func refuse(_ coordinator: CoordinatorProcess, _ event: CoordinatorEvent) {
-    coordinator.directives = []
+    coordinator.directives = coordinator.directives[coordinator.nextDirective...].filter {
+      if case .finish = $0 { true } else { false }
+    }
     coordinator.nextDirective = 0
     coordinator.pending.insert(event, at: 0)
   }

@@ -6,8 +6,8 @@ import Testing
 
 /// Runs seeds on all cores, one simulation a thread at a time.
 private func results(_ seeds: Range<UInt64>, _ settings: SimulationSettings, most: Int = .max) -> [SimulationResult] {
+  // Safe because every access is under `lock`.
   final class Shared: @unchecked Sendable {
-    // Safe because every access is under `lock`.
     let lock = NSLock()
     var next: UInt64
     var results: [SimulationResult] = []
