@@ -89,6 +89,7 @@ extension SimulatedCluster {
       lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
       evaluated: Set(contents.evaluations.map(\.step)), deviceFingerprint: contents.device)
     start.lastPlaced = contents.placed
+    start.newestSkip = contents.newestSkip
     do { start.skips = try SkippedSamples(contents.skips, perStep: UInt64(scenario.model.shape.microbatches)) } catch {
       return fail("\(coordinator.name) finds skipped samples that cannot be: \(error)")
     }

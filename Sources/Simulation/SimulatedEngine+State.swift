@@ -133,6 +133,7 @@ extension SimulatedCluster {
       let live = HeldTensors(
         step: prepare.fromStep, parameters: [place.tensors], moments: place.keptRanges, values: values)
       worker.live = live
+      worker.liveGeneration = worker.generation
       check(live, of: worker, "is ready")
     } else {
       worker.live = nil

@@ -46,6 +46,8 @@ final class WorkerProcess {
   var assignment: Assignment?
   /// The state that it trains.
   var live: HeldTensors?
+  /// In which `live` was prepared.
+  var liveGeneration = Generation(0)
   /// Sums of the step after `live`, of the tensors whose moments it holds.
   var sums: [UInt64]?
   var copies: [HeldTensors] = []
