@@ -69,6 +69,7 @@ let package = Package(
       dependencies: ["ClusterModel", "Tracing", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
       exclude: ["Protos"]),
     .target(name: "ControlPlane", dependencies: ["ClusterModel", "Schedules", "Wire"]),
+    .target(name: "Simulation", dependencies: ["ClusterModel", "ControlPlane", "Wire"]),
     .target(name: "Randomness"),
     .target(name: "Digests", dependencies: ["CSystem"]),
 
@@ -162,6 +163,20 @@ let package = Package(
           ["memcpy", "memmove", "memset"].flatMap { ["-Xlinker", "--wrap=\($0)"] }, .when(platforms: [.linux]))
       ]),
     .testTarget(name: "EndToEndTests"),
+    // Fuzzing: a program of its own, because what it finds ends the process. ops/fuzz and FuzzTests run it.
+    .target(name: "CFuzzWatch", path: "Tests/Fuzz/Watch"),
+    .target(
+      name: "FuzzTargets",
+      dependencies: [
+        "Wire", "Transport", "Checkpoints", "HDF5", "ModelVerification", "Configuration", "Coordinator", "TrainingData",
+        "ClusterModel", "Digests", "Keys",
+      ], path: "Tests/Fuzz/Targets"),
+    .executableTarget(
+      name: "fuzz",
+      dependencies: [
+        "FuzzTargets", "CFuzzWatch", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], path: "Tests/Fuzz/Program"),
+    .testTarget(name: "FuzzTests"),
     .testTarget(name: "TidyTests"),
   ],
   swiftLanguageModes: [.v6]

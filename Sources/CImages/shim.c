@@ -15,6 +15,11 @@ static bool fail(char *error, const char *message) {
 
 static bool check_size(size_t width, size_t height, size_t most_pixels, char *error) {
   if (width == 0 || height == 0) return fail(error, "the picture is empty");
+  // What JPEG allows. The libraries hold whole rows, some of them of 8 bytes a pixel.
+  if (width > 65535 || height > 65535) {
+    snprintf(error, CIM_ERROR_BYTES, "%zu x %zu pixels has a side above the limit of 65535", width, height);
+    return false;
+  }
   if (width > most_pixels / height) {
     snprintf(error, CIM_ERROR_BYTES, "%zu x %zu pixels is more than the limit of %zu", width, height, most_pixels);
     return false;
@@ -22,14 +27,57 @@ static bool check_size(size_t width, size_t height, size_t most_pixels, char *er
   return true;
 }
 
-bool cim_decode_png(const uint8_t *bytes, size_t count, size_t most_pixels, uint8_t **rgb, int32_t *width,
-                    int32_t *height, char *error) {
+// The chunks of a PNG that its pixels come from. libpng asks for the memory that a chunk claims to need, and unpacks
+// texts and colour profiles whatever their size: none of that reaches it. NULL when a chunk is cut off.
+static uint8_t *pixel_chunks(const uint8_t *bytes, size_t count, size_t *kept, char *error) {
+  static const char wanted[][5] = {"IHDR", "PLTE", "IDAT", "IEND", "tRNS", "gAMA", "cHRM", "sRGB", "sBIT"};
+  uint8_t *result = malloc(count);
+  if (result == NULL) {
+    fail(error, "out of memory");
+    return NULL;
+  }
+  memcpy(result, bytes, *kept = count < 8 ? count : 8);
+  for (size_t at = 8; at < count;) {
+    const size_t left = count - at;
+    const size_t size = left < 12 ? 0
+                                  : (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 |
+                                        (size_t)bytes[at + 3];
+    if (left < 12 || size > left - 12) {
+      fail(error, "a chunk is cut off");
+      free(result);
+      return NULL;
+    }
+    // An upper-case letter says that a chunk may not be left out: libpng refuses those that it does not know.
+    bool want = (bytes[at + 4] & 0x20) == 0;
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+      if (memcmp(bytes + at + 4, wanted[i], 4) == 0) want = true;
+    if (want) {
+      memcpy(result + *kept, bytes + at, size + 12);
+      *kept += size + 12;
+    }
+    if (memcmp(bytes + at + 4, "IEND", 4) == 0) break;
+    at += size + 12;
+  }
+  return result;
+}
+
+static bool decode_chunks(const uint8_t *bytes, size_t count, size_t most_pixels, uint8_t **rgb, int32_t *width,
+                          int32_t *height, char *error) {
   // libpng's simplified interface keeps its longjmp inside the library and returns 0 instead.
   png_image image;
   memset(&image, 0, sizeof image);
   image.version = PNG_IMAGE_VERSION;
   if (!png_image_begin_read_from_memory(&image, bytes, count)) return fail(error, image.message);
   if (!check_size(image.width, image.height, most_pixels, error)) {
+    png_image_free(&image);
+    return false;
+  }
+  // IHDR precedes all else: its bits of a sample and colour type. Deflate packs 1032 bytes into one at best: a file
+  // that is shorter is cut off, and must not make us ask for the memory of a picture.
+  static const size_t samples[7] = {1, 0, 3, 1, 2, 0, 4};
+  const size_t bits = count > 25 && bytes[25] < 7 ? bytes[24] * samples[bytes[25]] : 1;
+  if ((size_t)image.width * image.height / 8 * bits / 1032 > count) {
+    snprintf(error, CIM_ERROR_BYTES, "%zu bytes cannot hold %u x %u pixels", count, image.width, image.height);
     png_image_free(&image);
     return false;
   }
@@ -50,6 +98,16 @@ bool cim_decode_png(const uint8_t *bytes, size_t count, size_t most_pixels, uint
   return true;
 }
 
+bool cim_decode_png(const uint8_t *bytes, size_t count, size_t most_pixels, uint8_t **rgb, int32_t *width,
+                    int32_t *height, char *error) {
+  size_t kept = 0;
+  uint8_t *chunks = pixel_chunks(bytes, count, &kept, error);
+  if (chunks == NULL) return false;
+  const bool done = decode_chunks(chunks, kept, most_pixels, rgb, width, height, error);
+  free(chunks);
+  return done;
+}
+
 bool cim_decode_jpeg(const uint8_t *bytes, size_t count, size_t most_pixels, uint8_t **rgb, int32_t *width,
                      int32_t *height, char *error) {
   if (count > (size_t)1 << 31) return fail(error, "the file is larger than 2 GiB");
@@ -67,6 +125,12 @@ bool cim_decode_jpeg(const uint8_t *bytes, size_t count, size_t most_pixels, uin
     goto end;
   }
   if (!check_size((size_t)w, (size_t)h, most_pixels, error)) goto end;
+  // Every 8 x 8 pixels take a bit at least (arithmetic coding could take less, and is not in use): a file that is
+  // shorter is cut off, and must not make us fill in millions of grey pixels.
+  if ((size_t)w * (size_t)h / 512 > count) {
+    snprintf(error, CIM_ERROR_BYTES, "%zu bytes cannot hold %d x %d pixels", count, w, h);
+    goto end;
+  }
   const bool cmyk = space == TJCS_CMYK || space == TJCS_YCCK;
   const size_t area = (size_t)w * (size_t)h;
   pixels = malloc(area * (cmyk ? 4 : 3));

@@ -114,7 +114,7 @@ extension CheckpointManifest {
   private static let noHash = String(repeating: "0", count: 2 * SHA256Digest.byteCount)
 
   /// The manifest of a set of parts that were written; checks that they fit together.
-  init(step: Step, parts: [PartRecord], context: CheckpointContext) throws(CheckpointError) {
+  package init(step: Step, parts: [PartRecord], context: CheckpointContext) throws(CheckpointError) {
     func require(_ condition: Bool, _ reason: @autoclosure () -> String) throws(CheckpointError) {
       guard condition else { throw .invalidPart(step: step, reason: reason()) }
     }
@@ -145,7 +145,7 @@ extension CheckpointManifest {
   }
 
   /// The bytes of `manifest.json`: JSON with sorted keys, carrying its own hash.
-  func encoded() throws(CheckpointError) -> [UInt8] {
+  package func encoded() throws(CheckpointError) -> [UInt8] {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     var unsigned = self
@@ -162,7 +162,7 @@ extension CheckpointManifest {
   }
 
   /// Reads a manifest and checks all that can be checked without the files.
-  init(bytes: [UInt8], step: Step) throws(CheckpointProblem) {
+  package init(bytes: [UInt8], step: Step) throws(CheckpointProblem) {
     guard let range = Self.ownHashRange(bytes) else { throw .malformed(reason: "it does not carry its SHA-256") }
     let expected = String(decoding: bytes[range], as: UTF8.self)
     var unsigned = bytes

@@ -22,7 +22,7 @@ struct PartLayout {
   private static func ranges(
     _ path: String, _ manifest: CheckpointManifest, file name: String, complete: Bool
   ) throws(CheckpointProblem) -> [String: Range<UInt64>] {
-    let file = try reading { () throws(HDF5Error) in try HDF5File(reading: path) }
+    let file = try reading { () throws(HDF5Error) in try HDF5Map(reading: path) }
     var ranges: [String: Range<UInt64>] = [:]
     for path in manifest.tensorPaths {
       guard let tensor = manifest.tensors[path], tensor.file == name else { continue }
@@ -43,7 +43,7 @@ struct PartLayout {
   }
 
   private static func range(
-    _ path: String, _ tensor: CheckpointManifest.Tensor, in file: HDF5File, sizeBytes: UInt64
+    _ path: String, _ tensor: CheckpointManifest.Tensor, in file: HDF5Map, sizeBytes: UInt64
   ) throws(CheckpointProblem) -> Range<UInt64> {
     let dataset: HDF5Dataset
     do throws(HDF5Error) { dataset = try file.dataset(path) } catch {

@@ -116,7 +116,27 @@ extension Field {
       (text, configuration) throws(FieldFault) in
       configuration[keyPath: path] = text
     } write: {
-      "\"" + $0[keyPath: path].replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\""
+      quoted($0[keyPath: path])
     }
+  }
+
+  /// A text as YAML between double quotes: what could end the line or is not printable is escaped by its number.
+  private static func quoted(_ text: String) -> String {
+    var result = "\""
+    for scalar in text.unicodeScalars {
+      switch scalar {
+      case "\"", "\\": result += "\\" + String(scalar)
+      default:
+        switch scalar.properties.generalCategory {
+        case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .unassigned: break
+        default:
+          result.unicodeScalars.append(scalar)
+          continue
+        }
+        let digits = String(scalar.value, radix: 16)
+        result += "\\U" + String(repeating: "0", count: 8 - digits.count) + digits
+      }
+    }
+    return result + "\""
   }
 }

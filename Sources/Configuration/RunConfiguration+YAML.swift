@@ -159,6 +159,7 @@ extension RunConfiguration {
 
   /// All scalars of a two-level YAML document with their dotted keys and lines.
   private static func scalars(of text: String, file: String) throws(ConfigurationError) -> [ScalarAt] {
+    try checkSize(text, file: file)
     let root: Node?
     do {
       root = try Yams.compose(yaml: text)
@@ -198,6 +199,34 @@ extension RunConfiguration {
       }
     }
     return result
+  }
+
+  /// Bytes of a configuration; ours have two thousand.
+  static let textLimitBytes = 1 << 20
+  /// The parser compares the keys of a mapping with all that aliases stand for in them: sixteen lines can stand for
+  /// more than a computer ever compares. So few cannot, wherever they are.
+  static let aliasLimit = 4
+
+  /// Refuses texts that would keep the parser busy, before it sees them.
+  private static func checkSize(_ text: String, file: String) throws(ConfigurationError) {
+    guard text.utf8.count <= textLimitBytes else {
+      throw .malformed(place: .file(file), reason: "\(text.utf8.count) bytes, more than \(textLimitBytes)")
+    }
+    // What could be an alias: a star before a name, and no name before the star.
+    func isName(_ byte: UInt8) -> Bool {
+      (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) || byte == 95 || byte >= 0x80
+    }
+    var aliases = 0
+    var previous: (UInt8, UInt8) = (0x20, 0x20)
+    for byte in text.utf8 {
+      if previous.1 == UInt8(ascii: "*") && byte > 0x20 && byte != UInt8(ascii: "*") && !isName(previous.0) {
+        aliases += 1
+      }
+      previous = (previous.1, byte)
+    }
+    guard aliases <= aliasLimit else {
+      throw .malformed(place: .file(file), reason: "more than \(aliasLimit) aliases ('*name'): no key needs one")
+    }
   }
 
   private static func place(of error: YamlError, file: String) -> ConfigurationError.Place {

@@ -23,7 +23,8 @@ extension CoordinatorMachine {
       }
       if let grace = state.graceTick, state.now >= grace { directives += assembled() }
     }
-    if let late = state.checkpoints.late(now: state.now, ticks: settings.limits.stuckTicks) {
+    // One that owes an answer hangs before it could write: that is found below, and the run goes on without it.
+    if let late = state.checkpoints.late(now: state.now, ticks: settings.limits.stuckTicks), !owes(late.worker) {
       let seconds = Int(Double(settings.limits.stuckTicks) * settings.limits.tickSeconds)
       return directives
         + stop(

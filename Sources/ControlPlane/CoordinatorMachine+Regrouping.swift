@@ -59,7 +59,7 @@ extension CoordinatorMachine {
     state.waitingReason = nil
     state.graceTick = nil
     state.hasFormed = true
-    if let step = state.checkpoints.abandon() {
+    if !settings.planted.contains(.keepCheckpoint), let step = state.checkpoints.abandon() {
       directives.append(.log(.notice, "the checkpoint of step \(step) is given up; the next step writes another"))
     }
     let members = state.membership.sorted.map(\.worker)
@@ -71,10 +71,11 @@ extension CoordinatorMachine {
   }
 
   mutating func receive(_ standing: Standing, from worker: WorkerID) -> [CoordinatorDirective]? {
-    guard case .regrouping(var regrouping) = state.phase, regrouping.pending.remove(worker) != nil else { return nil }
-    regrouping.standings[worker] = standing
+    guard var regrouping = takeRegrouping() else { return nil }
+    let isExpected = regrouping.pending.remove(worker) != nil
+    if isExpected { regrouping.standings[worker] = standing }
     state.phase = .regrouping(regrouping)
-    return regrouped()
+    return isExpected ? regrouped() : nil
   }
 
   /// Goes on when everybody has said what it holds, and nothing is on its way to the journal.
@@ -132,7 +133,7 @@ extension CoordinatorMachine {
     }
     let recovery = StateRecovery(
       standings: standings, tensorCount: settings.tensorCount, newest: state.rewindTo ?? state.committed,
-      norm: state.norm)
+      norm: state.norm, newestSkip: state.newestSkip, checksCoverage: !settings.planted.contains(.skipCoverage))
     let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
     state.plan = decision.plan
     state.paces = WorkerPaces()
@@ -169,9 +170,11 @@ extension CoordinatorMachine {
   }
 
   mutating func receive(_ ready: Ready, from worker: WorkerID) -> [CoordinatorDirective]? {
-    guard case .preparing(var done) = state.phase, ready.step == state.step, state.participants.contains(worker),
-      done.insert(worker).inserted
-    else { return nil }
+    guard ready.step == state.step, state.participants.contains(worker), var done = takeReady() else { return nil }
+    let isNew = done.insert(worker).inserted
+    let count = done.count
+    state.phase = .preparing(ready: done)
+    guard isNew else { return nil }
     guard ready.dataFingerprint == settings.dataFingerprint else {
       return stop(
         .data,
@@ -179,8 +182,7 @@ extension CoordinatorMachine {
           + "\(settings.dataFingerprint): all hosts must read the same prepared data")
     }
     state.membership.setMemory(ready.memoryBytes, of: worker)
-    state.phase = .preparing(ready: done)
-    guard done.count == state.participants.count else { return [] }
+    guard count == state.participants.count else { return [] }
     state.rewindTo = nil
     let workers = placed.count
     return [.log(.info, "ready at step \(state.step): \(workers) \(workers == 1 ? "worker" : "workers")")]

@@ -30,12 +30,12 @@ extension CoordinatorMachine {
   // MARK: A step
 
   mutating func receive(_ report: Reduced, from worker: WorkerID) -> [CoordinatorDirective]? {
-    guard case .stepping(var barrier) = state.phase else { return nil }
-    switch barrier.accept(report, from: worker) {
+    guard var barrier = takeStepBarrier() else { return nil }
+    let acceptance = barrier.accept(report, from: worker)
+    state.phase = .stepping(barrier)
+    switch acceptance {
     case .ignored: return nil
-    case .waiting:
-      state.phase = .stepping(barrier)
-      return []
+    case .waiting: return []
     case .complete: break
     }
     do throws(ReportError) {
@@ -119,16 +119,17 @@ extension CoordinatorMachine {
   }
 
   mutating func receive(_ report: Updated, from worker: WorkerID) -> [CoordinatorDirective]? {
-    guard case .stepping(var barrier) = state.phase else { return nil }
-    if barrier.step == report.step, barrier.owes(worker), let plan = state.plan, let place = state.places[worker] {
+    guard var barrier = takeStepBarrier() else { return nil }
+    let acceptance = barrier.accept(report, from: worker)
+    state.phase = .stepping(barrier)
+    if acceptance != .ignored, let plan = state.plan, let place = state.places[worker] {
       let microbatches = settings.shape.microbatches(ofLeaves: plan.replicaLeaves[place.replica])
       state.paces.record(report.phases, of: worker, microbatches: microbatches.count)
     }
-    switch barrier.accept(report, from: worker) {
+    switch acceptance {
     case .ignored: return nil
     case .waiting:
       state.membership.setMemory(report.memoryBytes, of: worker)
-      state.phase = .stepping(barrier)
       return []
     case .complete: break
     }
@@ -142,12 +143,12 @@ extension CoordinatorMachine {
   // MARK: Evaluation
 
   mutating func receive(_ report: Evaluated, from worker: WorkerID) -> [CoordinatorDirective]? {
-    guard case .evaluating(var barrier) = state.phase else { return nil }
-    switch barrier.accept(report, from: worker) {
+    guard var barrier = takeEvaluationBarrier() else { return nil }
+    let acceptance = barrier.accept(report, from: worker)
+    state.phase = .evaluating(barrier)
+    switch acceptance {
     case .ignored: return nil
-    case .waiting:
-      state.phase = .evaluating(barrier)
-      return []
+    case .waiting: return []
     case .complete: break
     }
     do throws(ReportError) {

@@ -37,7 +37,10 @@ extension CoordinatorMachine {
       state.checkpoints.begin(step: state.step, workers: placed, now: state.now)
       return order(.save(step: state.step), of: placed)
     }
-    if state.step >= settings.totalSteps { return stop(.done, "all \(settings.totalSteps) steps are done") }
+    // A run that drains at its last step does not evaluate it: whoever resumes it does.
+    if state.step >= settings.totalSteps, !isEvaluationDue {
+      return stop(.done, "all \(settings.totalSteps) steps are done")
+    }
     return stop(.drained, state.drainReason ?? "asked to stop")
   }
 

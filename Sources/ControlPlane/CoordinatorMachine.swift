@@ -84,6 +84,8 @@ public struct CoordinatorMachine: Sendable {
     var plannedSeconds = 0.0
     /// Positions of the sample stream that no step uses.
     public internal(set) var skips: SkippedSamples
+    /// In which samples were skipped last.
+    var newestSkip: Generation?
     /// The newest committed steps, as many as a spike is told by.
     var recent: [StepRecord]
     /// A step with bad numbers that is being computed again, or was skipped over.
@@ -116,6 +118,7 @@ public struct CoordinatorMachine: Sendable {
       checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated,
       skips: start.skips, recent: start.recent)
     state.norm = start.norm
+    state.newestSkip = start.newestSkip
     state.awaited = start.lastPlaced
     state.rewindTo = start.isRewind ? start.fromStep : nil
   }
@@ -157,6 +160,9 @@ public struct CoordinatorMachine: Sendable {
     }
   }
 
+  /// The number of the order whose answers are awaited.
+  package var newestOrder: UInt64 { state.order.number }
+
   /// The workers with a place, in rank order.
   var placed: [WorkerID] { state.plan?.places.flatMap { $0 } ?? [] }
 
@@ -180,5 +186,28 @@ public struct CoordinatorMachine: Sendable {
     guard let member = state.membership[worker] else { return [] }
     state.order.sentTick[worker] = state.now
     return [.send(envelope(state.order.message, order: state.order.number), to: member.connection)]
+  }
+
+  /// Takes the barrier out of the phase while a report is added to it: with thousands of workers it must not be copied
+  /// for each of them. The caller puts it back.
+  mutating func takeStepBarrier() -> StepBarrier? {
+    guard case .stepping(let barrier) = state.phase else { return nil }
+    state.phase = .settling
+    return barrier
+  }
+  mutating func takeEvaluationBarrier() -> EvaluationBarrier? {
+    guard case .evaluating(let barrier) = state.phase else { return nil }
+    state.phase = .settling
+    return barrier
+  }
+  mutating func takeRegrouping() -> Regrouping? {
+    guard case .regrouping(let regrouping) = state.phase else { return nil }
+    state.phase = .settling
+    return regrouping
+  }
+  mutating func takeReady() -> Set<WorkerID>? {
+    guard case .preparing(let ready) = state.phase else { return nil }
+    state.phase = .settling
+    return ready
   }
 }

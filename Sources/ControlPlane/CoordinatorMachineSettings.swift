@@ -49,6 +49,8 @@ public struct CoordinatorMachineSettings: Sendable {
   /// Tells a bad step by its losses; nil takes every finite loss.
   public var lossSpike: LossSpike?
   public var limits = TimeLimits()
+  /// Faults put in on purpose, for the simulator to find.
+  package var planted: PlantedBug = []
 
   /// Times in ticks of the shell's clock.
   public struct TimeLimits: Hashable, Sendable {
@@ -131,6 +133,8 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var norm: CommittedNorm?
   /// Positions of the sample stream that no step uses.
   public var skips = SkippedSamples()
+  /// In which samples were skipped last; nil when none were.
+  public var newestSkip: Generation?
   /// The newest committed steps, as many as ``CoordinatorMachineSettings/lossSpike`` looks at.
   public var recent: [StepRecord] = []
   /// Who had a place in the newest plan: a restarted coordinator waits for them for a moment.

@@ -121,6 +121,12 @@ public struct Membership: Hashable, Sendable {
     members[worker] = member
   }
 
+  /// Puts a member back as it was.
+  mutating func restore(_ member: Member) {
+    guard members[member.worker] != nil else { return }
+    members[member.worker] = member
+  }
+
   mutating func alive(_ worker: WorkerID, now: UInt64) { members[worker]?.lastHeardTick = now }
 
   mutating func ban(_ worker: WorkerID) { if let member = members[worker] { banned.append(member.hello) } }

@@ -12,6 +12,10 @@ struct StateRecovery {
   var newest: Step
   /// The squared gradient norm of the newest committed step, where known: what makes a state from sums.
   var norm: CommittedNorm?
+  /// Sums that were made in this generation or before may be of samples that were skipped then: they are not used.
+  var newestSkip: Generation?
+  /// False only where a fault is planted.
+  var checksCoverage = true
 
   struct Choice: Hashable {
     var step: Step
@@ -24,12 +28,17 @@ struct StateRecovery {
   func choose(checkpoint: Step?) -> Choice {
     for step in candidates where step >= checkpoint ?? 0 {
       let holders = holders(of: step)
-      guard covers(holders) else { continue }
+      guard !checksCoverage || covers(holders) else { continue }
       return Choice(
         step: step, origin: .members(holders), gradientSumOfSquares: norm?.step == step ? norm?.sumOfSquares : nil)
     }
     guard let checkpoint, checkpoint > 0 else { return Choice(step: 0, origin: .seed) }
     return Choice(step: checkpoint, origin: .checkpoint)
+  }
+
+  private func hasUsableSums(_ standing: Standing) -> Bool {
+    guard standing.hasSums else { return false }
+    return newestSkip.map { standing.generation > $0 } ?? true
   }
 
   /// Newest first.
@@ -38,7 +47,7 @@ struct StateRecovery {
     for standing in standings.values {
       if let live = standing.live {
         steps.insert(live.step)
-        if standing.hasSums { steps.insert(live.step + 1) }
+        if hasUsableSums(standing) { steps.insert(live.step + 1) }
       }
       for copy in standing.copies { steps.insert(copy.step) }
     }
@@ -55,7 +64,7 @@ struct StateRecovery {
         if live.step == step {
           parameters += live.parameters
           moments += live.moments
-        } else if standing.hasSums, live.step + 1 == step, norm?.step == step {
+        } else if hasUsableSums(standing), live.step + 1 == step, norm?.step == step {
           // Its own tensors it can bring forward; those of others it has only as they were.
           parameters += live.moments
           moments += live.moments

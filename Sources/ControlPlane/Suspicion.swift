@@ -105,11 +105,11 @@ extension CoordinatorMachine {
     suspicion.skippedRanges += 1
     suspicion.reason = ""
     state.suspicion = suspicion
+    state.newestSkip = state.generation
     let text =
       "samples \(samples.lowerBound) to \(samples.upperBound - 1) are skipped for good: step \(barrier.step), twice the same: \(reason)"
-    return [
-      .recordSkip(SkipRecord(samples: samples, generation: state.generation, reason: reason)), .log(.warning, text),
-    ] + regroup(text)
+    return [.recordSkip(SkipRecord(samples: samples, generation: state.generation, reason: reason))]
+      + regroup(text)
   }
 
   /// The step has come out well. If it had not before, a machine computes wrongly: when it is clear which, it is expelled.

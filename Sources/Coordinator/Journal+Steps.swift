@@ -140,23 +140,14 @@ extension Journal {
   /// Recorded validation losses, ascending by state.
   public func validations() throws(CoordinatorError) -> [EvaluationRecord] {
     try read { database in
-      try Row.fetchAll(database, sql: "SELECT * FROM validations ORDER BY step").map { row in
-        EvaluationRecord(
-          step: UInt64(row["step"] as Int64), generation: Generation(UInt64(row["generation"] as Int64)),
-          languageModelLoss: row["language_model_loss"], diffusionLoss: row["diffusion_loss"],
-          targetTokens: UInt64(row["target_tokens"] as Int64), images: UInt64(row["images"] as Int64))
-      }
+      try Row.fetchAll(database, sql: "SELECT * FROM validations ORDER BY step").map(JournalRows.evaluation)
     }
   }
 
   /// Committed checkpoints, ascending; retention may have removed their files since.
   public func checkpoints() throws(CoordinatorError) -> [JournaledCheckpoint] {
     try read { database in
-      try Row.fetchAll(database, sql: "SELECT * FROM checkpoints ORDER BY step").map { row in
-        JournaledCheckpoint(
-          step: UInt64(row["step"] as Int64), nextSample: UInt64(row["next_sample"] as Int64), digest: row["digest"],
-          sizeBytes: UInt64(row["size_bytes"] as Int64), committedAtSeconds: row["committed_at"])
-      }
+      try Row.fetchAll(database, sql: "SELECT * FROM checkpoints ORDER BY step").map(JournalRows.checkpoint)
     }
   }
 
@@ -167,8 +158,8 @@ extension Journal {
         let row = try Row.fetchOne(
           database, sql: "SELECT generation, plan FROM plans ORDER BY generation DESC LIMIT 1")
       else { return nil }
-      let plan = try JSONDecoder().decode(Plan.self, from: Data((row["plan"] as String).utf8))
-      return (Generation(UInt64(row["generation"] as Int64)), plan)
+      let plan = try JSONDecoder().decode(Plan.self, from: Data(try JournalRows.text(row, "plan").utf8))
+      return (try JournalRows.generation(row), plan)
     }
   }
 
@@ -179,28 +170,27 @@ extension Journal {
         try Row.fetchOne(
           database, sql: "SELECT * FROM workers WHERE worker = ? ORDER BY generation DESC LIMIT 1",
           arguments: [Int64(worker.number)]
-        ).map { row in
-          WorkerRecord(
-            worker: worker, generation: Generation(UInt64(row["generation"] as Int64)), host: row["host"],
-            processID: row["process_id"], deviceFingerprint: row["device"], gigaflopsPerSecond: row["gigaflops"])
-        }
+        ).map(JournalRows.worker)
       }
     }
   }
 
   public func newestGeneration() throws(CoordinatorError) -> Generation {
-    Generation(
-      UInt64(try read { try Int64.fetchOne($0, sql: "SELECT max(generation) FROM generations") ?? 0 }))
+    Generation(try read { try JournalRows.newest($0, "generation", of: "generations") } ?? 0)
   }
 
   /// The lowest worker number never given.
   func nextWorkerNumber() throws(CoordinatorError) -> UInt32 {
-    UInt32(try read { try Int64.fetchOne($0, sql: "SELECT max(worker) FROM workers") ?? 0 }) + 1
+    try read { database in
+      let newest = try JournalRows.newest(database, "worker", of: "workers") ?? 0
+      guard newest < UInt64(UInt32.max) else { throw JournalRowFault(reason: "there is a worker \(newest)") }
+      return UInt32(newest) + 1
+    }
   }
 
   /// Committed steps: one more than the newest, 0 without any.
   public func committedSteps() throws(CoordinatorError) -> Step {
-    guard let newest = try read({ try Int64.fetchOne($0, sql: "SELECT max(step) FROM steps") }) else { return 0 }
-    return UInt64(newest) + 1
+    guard let newest = try read({ try JournalRows.newest($0, "step", of: "steps") }) else { return 0 }
+    return newest + 1
   }
 }

@@ -138,7 +138,7 @@ extension Journal {
     -> Generation
   {
     try write { database in
-      let newest = try Int64.fetchOne(database, sql: "SELECT max(generation) FROM generations") ?? 0
+      let newest = try JournalRows.newest(database, "generation", of: "generations") ?? 0
       try database.execute(
         sql: "INSERT INTO generations (generation, host, process_id, started_at) VALUES (?, ?, ?, ?)",
         arguments: [newest + 1, host, processID, seconds])
@@ -165,7 +165,7 @@ extension Journal {
   }
 
   private static func newestGeneration(_ database: Database) throws -> Generation {
-    Generation(UInt64(try Int64.fetchOne(database, sql: "SELECT max(generation) FROM generations") ?? 0))
+    Generation(try JournalRows.newest(database, "generation", of: "generations") ?? 0)
   }
 
   /// A transaction that changes nothing unless `generation` is the newest: of two coordinators one can write.

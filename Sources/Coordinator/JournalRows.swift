@@ -56,6 +56,30 @@ enum JournalRows {
     return text
   }
 
+  /// The largest number in a column, which has a successor; nil in an empty table.
+  static func newest(_ database: Database, _ column: String, of table: String) throws -> UInt64? {
+    guard let row = try Row.fetchOne(database, sql: "SELECT max(\(column)) AS newest FROM \(table)"),
+      !value(row, "newest").isNull
+    else { return nil }
+    let newest = try number(row, "newest")
+    guard newest < 1 << 62 else { throw JournalRowFault(reason: "\(column) is \(newest) in \(table)") }
+    return newest
+  }
+
+  static func evaluation(_ row: Row) throws(JournalRowFault) -> EvaluationRecord {
+    EvaluationRecord(
+      step: try number(row, "step"), generation: try generation(row),
+      languageModelLoss: try optionalReal(row, "language_model_loss"),
+      diffusionLoss: try optionalReal(row, "diffusion_loss"), targetTokens: try number(row, "target_tokens"),
+      images: try number(row, "images"))
+  }
+
+  static func checkpoint(_ row: Row) throws(JournalRowFault) -> JournaledCheckpoint {
+    JournaledCheckpoint(
+      step: try number(row, "step"), nextSample: try number(row, "next_sample"), digest: try text(row, "digest"),
+      sizeBytes: try number(row, "size_bytes"), committedAtSeconds: try real(row, "committed_at"))
+  }
+
   static func step(_ row: Row) throws(JournalRowFault) -> JournaledStep {
     JournaledStep(
       record: StepRecord(

@@ -94,8 +94,8 @@ public struct StatusReport: Hashable, Sendable, Codable {
       replicas = plan.replicaCount
       stages = plan.stageCount
       schedule = plan.schedule.rawValue
-      stageUnits = plan.stageUnits.map { [$0.lowerBound, $0.upperBound - 1] }
-      replicaLeaves = plan.replicaLeaves.map { [$0.lowerBound, $0.upperBound - 1] }
+      stageUnits = plan.stageUnits.map { [$0.lowerBound, $0.upperBound &- 1] }
+      replicaLeaves = plan.replicaLeaves.map { [$0.lowerBound, $0.upperBound &- 1] }
     }
   }
   public struct Worker: Hashable, Sendable, Codable {

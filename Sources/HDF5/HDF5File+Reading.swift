@@ -86,6 +86,14 @@ extension HDF5File {
       }
       guard dataset.type != .other else { throw .wrongType(file: file, object: path, expected: "numbers") }
       guard dataset.count > 0 else { return [] }
+      // Elements that are not stored read as fill values, and may be claimed by the billion. Compression makes 1032
+      // bytes into one at best, and a file does not hold more than its size.
+      var fileBytes: hsize_t = 0
+      guard H5Fget_filesize(try openHandle(), &fileBytes) >= 0 else { throw failure("inspect", path) }
+      let held = min(dataset.storedBytes, fileBytes) / UInt64(MemoryLayout<Element>.size)
+      guard dataset.count <= 1 << 16 || UInt64(dataset.count) / 8 / 1032 <= held else {
+        throw .wrongShape(file: file, object: path, shape: dataset.shape, reason: "more than the file can hold")
+      }
       var status: Int32 = 0
       let values = [Element](unsafeUninitializedCapacity: dataset.count) { buffer, count in
         status = chdf5_read_all(object.id, Element.hdf5MemoryType, buffer.baseAddress)

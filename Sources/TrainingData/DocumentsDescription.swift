@@ -44,7 +44,7 @@ public struct DocumentsDescription: Hashable, Sendable, Codable {
   }
 
   /// The fingerprint that belongs to the other fields.
-  func computedFingerprint() -> String {
+  package func computedFingerprint() -> String {
     var text = "\(format)-v\(version)\nvocabulary \(vocabulary)\n"
     text += "special \(special.padding) \(special.bos) \(special.eos) \(special.boi) \(special.eoi)\n"
     text += "tokenizer \(tokenizerFile.sha256)\ncodec pixels \(codec.latentSize) \(codec.mean) \(codec.deviation)\n"
@@ -70,6 +70,7 @@ public struct DocumentsDescription: Hashable, Sendable, Codable {
     let special = [found.special.padding, found.special.bos, found.special.eos, found.special.boi, found.special.eoi]
     guard found.tokenBytes == 2 || found.tokenBytes == 4, found.codec.latentSize > 0, found.codec.latentSize <= 1 << 14,
       found.codec.mean.count == 3, found.codec.deviation.count == 3, found.codec.deviation.allSatisfy({ $0 > 0 }),
+      found.vocabulary > 0, found.vocabulary <= Int(Int32.max),
       special.allSatisfy({ $0 >= 0 && $0 < found.vocabulary }), found.sets.flatMap(\.files).allSatisfy(\.isPlain)
     else { throw .damaged(path: path, reason: "its numbers are impossible") }
     return found

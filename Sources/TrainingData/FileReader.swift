@@ -53,7 +53,8 @@ struct FileReader: ~Copyable {
   /// The next `count` bytes, fewer only at the end of the file.
   mutating func bytes(_ count: Int) throws(DataError) -> [UInt8] {
     var result: [UInt8] = []
-    result.reserveCapacity(min(count, 1 << 24))
+    // What is asked for may be a lie of the file's: no more than is left of it.
+    result.reserveCapacity(min(count, 1 << 24, Int(clamping: sizeBytes - min(offset, sizeBytes))))
     while result.count < count {
       if start == end, try !refill() { break }
       let take = min(count - result.count, end - start)

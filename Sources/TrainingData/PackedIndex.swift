@@ -45,7 +45,7 @@ public struct PackedIndexDescription: Hashable, Sendable, Codable {
     "\(documents)/\(directoryPrefix)length\(sequenceLength)-patch\(patch)"
   }
 
-  func computedFingerprint() -> String {
+  package func computedFingerprint() -> String {
     var text = "\(format)-v\(version)\n\(documentsFingerprint)\nlength \(sequenceLength) patch \(patch)\n"
     for set in sets {
       text += "\(set.split.rawValue) \(set.source.rawValue) \(set.sequences) \(set.segments) \(set.mostImages)\n"

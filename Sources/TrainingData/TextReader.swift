@@ -1,14 +1,14 @@
 import Foundation
 
 /// One text of a source and the line (from 1) on which it starts.
-struct RawText: Sendable {
-  var line: Int
-  var text: String
+package struct RawText: Sendable {
+  package var line: Int
+  package var text: String
 }
 
 /// Reads texts: one a line from JSON Lines (`.jsonl`, `.ndjson`; the field `text`), otherwise paragraphs between
 /// blank lines.
-struct TextReader: ~Copyable {
+package struct TextReader: ~Copyable {
   private var file: FileReader
   private let isJSONLines: Bool
   private var line = 0
@@ -17,7 +17,7 @@ struct TextReader: ~Copyable {
   /// Longer lines and paragraphs are refused.
   static let mostTextBytes = 1 << 26
 
-  init(path: String) throws(DataError) {
+  package init(path: String) throws(DataError) {
     let opened = try FileReader(path: path)
     guard opened.sizeBytes > 0 else { throw .unusableSource(path: path, reason: "the file is empty") }
     file = opened
@@ -31,7 +31,7 @@ struct TextReader: ~Copyable {
 
   /// The next text that is not empty, or nil at the end.
   /// - Throws: an error that `concernsOneSample` leaves the reader behind the faulty line.
-  mutating func next() throws(DataError) -> RawText? {
+  package mutating func next() throws(DataError) -> RawText? {
     isJSONLines ? try nextRecord() : try nextParagraph()
   }
 

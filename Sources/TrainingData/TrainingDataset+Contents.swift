@@ -27,6 +27,11 @@ extension TrainingDataset {
     let set = try documents(source, split)
     var result: [DocumentContents] = []
     for segment in try segments(source, split, sequence) {
+      // Before memory is asked for: a damaged segment may claim billions.
+      let length = try set.length(segment.document)
+      guard Int(segment.count) <= length else {
+        throw .damaged(path: directory, reason: "a segment reaches beyond document \(segment.document)")
+      }
       var tokens = [Int32](repeating: 0, count: Int(segment.count))
       var problem: DataError?
       tokens.withUnsafeMutableBufferPointer { buffer in

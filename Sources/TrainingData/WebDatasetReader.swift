@@ -1,17 +1,17 @@
 import Foundation
 
 /// An image-caption pair as it stands in an archive.
-struct RawPair: Sendable {
+package struct RawPair: Sendable {
   /// The member that held the picture.
-  var member: String
+  package var member: String
   /// The undecoded PNG or JPEG file.
-  var image: [UInt8]
-  var caption: String
+  package var image: [UInt8]
+  package var caption: String
 }
 
 /// Reads the pairs of a WebDataset archive: neighbouring members of one key (the name up to the first dot of its
 /// last part), a picture (`.png`, `.jpg`, `.jpeg`) and a caption (`.txt`, or `caption` or `text` of a `.json`).
-struct WebDatasetReader: ~Copyable {
+package struct WebDatasetReader: ~Copyable {
   private var archive: TarReader
   /// The first member of the next sample, read already.
   private var ahead: (key: String, suffix: String, member: TarReader.Member)?
@@ -20,7 +20,7 @@ struct WebDatasetReader: ~Copyable {
   /// Larger members are refused.
   static let mostMemberBytes: UInt64 = 1 << 28
 
-  init(path: String) throws(DataError) { archive = try TarReader(path: path) }
+  package init(path: String) throws(DataError) { archive = try TarReader(path: path) }
 
   var path: String { archive.path }
   var offset: UInt64 { archive.offset }
@@ -28,7 +28,7 @@ struct WebDatasetReader: ~Copyable {
 
   /// The next pair, or nil at the end.
   /// - Throws: an error that `concernsOneSample` leaves the reader at the next sample; others end the archive.
-  mutating func next() throws(DataError) -> RawPair? {
+  package mutating func next() throws(DataError) -> RawPair? {
     if !started {
       started = true
       try advance()

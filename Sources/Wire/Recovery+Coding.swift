@@ -22,13 +22,15 @@ extension Standing {
       if let live { $0.live = live.proto }
       $0.hasSums_p = hasSums
       $0.copies = copies.map(\.proto)
+      $0.generation = generation.number
     }
   }
   init(_ proto: Transfusion_Wire_Standing) throws(WireError) {
     try WireLimits.count(proto.copies.count, "standing.copies", atMost: WireLimits.copies)
     self.init(
       live: proto.hasLive ? try HeldState(proto.live) : nil, hasSums: proto.hasSums_p,
-      copies: try proto.copies.map { copy throws(WireError) in try HeldState(copy) })
+      copies: try proto.copies.map { copy throws(WireError) in try HeldState(copy) },
+      generation: Generation(try WireLimits.number(proto.generation, "standing.generation", atMost: WireLimits.count)))
   }
 }
 

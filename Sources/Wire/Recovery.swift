@@ -24,7 +24,12 @@ public struct Standing: Hashable, Sendable {
   public var hasSums: Bool
   /// Copies in its memory, its own and its buddies'.
   public var copies: [HeldState]
-  public init(live: HeldState? = nil, hasSums: Bool = false, copies: [HeldState] = []) {
+  /// In which the live state was prepared and its sums were made: sums of samples that were skipped since are of no use.
+  public var generation: Generation
+  public init(
+    live: HeldState? = nil, hasSums: Bool = false, copies: [HeldState] = [], generation: Generation = Generation(0)
+  ) {
+    self.generation = generation
     self.live = live
     self.hasSums = hasSums
     self.copies = copies

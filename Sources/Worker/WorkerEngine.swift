@@ -43,6 +43,8 @@ final class WorkerEngine: @unchecked Sendable {
   private var device: CPUDevice?
   private var setup: Setup?
   private var executor: StageExecutor?
+  /// In which the executor was made.
+  private var prepared = Generation(0)
   private var source: MicrobatchSource?
   /// What was held when the generation was prepared: kept until everybody is ready, because the generation may end
   /// before.
@@ -206,7 +208,7 @@ final class WorkerEngine: @unchecked Sendable {
       copies: (keeper.copies.all + carried).map { copy in
         let (parameters, moments) = copy.tensors
         return HeldState(step: copy.step, parameters: parameters, moments: moments)
-      })
+      }, generation: prepared)
   }
 
   private func begin(_ prepare: Prepare, _ command: Command) throws -> Ready {
@@ -241,6 +243,7 @@ final class WorkerEngine: @unchecked Sendable {
         link: dataPlane, source: source, progress: progress, trace: trace)
       // Before anything that can fail: whoever replaces it stops its data thread.
       self.executor = executor
+      prepared = command.generation
       executor.isComplete = false
       let store = CheckpointStore(directory: setup.welcome.runDirectory + "/checkpoints")
       writer.begin(
@@ -270,7 +273,9 @@ final class WorkerEngine: @unchecked Sendable {
     -> (pieces: [StateTransfer.Piece]?, given: [StateSnapshot])
   {
     guard case .members(let holders) = prepare.origin else { return (nil, []) }
-    if let executor, let norm = prepare.gradientSumOfSquares, executor.heldStep + 1 == prepare.fromStep,
+    // Only when it is counted on: sums of samples that were skipped since must make no state.
+    let isHolder = holders.contains { $0.worker == me && !$0.moments.isEmpty }
+    if isHolder, let executor, let norm = prepare.gradientSumOfSquares, executor.heldStep + 1 == prepare.fromStep,
       executor.summed != nil
     {
       try executor.updateOwned(Update(step: executor.heldStep, gradientSumOfSquares: norm, checkpoint: false))

@@ -11,7 +11,7 @@ import Wire
 /// `journalfailed`, `superseded`, `committed s`, `commitfailed s`, `status o`, `step`, `state`. Reports take `step=`,
 /// `gen=`, `run=`, `as=` (claimed worker number), `order=`, `loss=`, `norm=`, `skip=`, `twice=`, `tokens=`, `data=`.
 ///
-/// `standing a [live=] [parameters=0-4] [moments=0-4] [sums=yes] [copy=] [copied-parameters=] [copied-moments=]` says what a worker holds; before `ready`,
+/// `standing a [live=] [parameters=0-4] [moments=0-4] [sums=yes] [copy=] [copied-parameters=] [copied-moments=] [since=]` says what a worker holds; before `ready`,
 /// members that were asked and have not answered say that they hold nothing. Before `updated`, a step that is on its
 /// way to the journal is reported as written, unless `journaled` did.
 struct ScenarioWorld {
@@ -120,6 +120,7 @@ struct ScenarioWorld {
     settings.limits.reminderTicks = 1000
     settings.limits.graceTicks = UInt64(int("grace", 20))
     settings.limits.resendTicks = UInt64(int("resend", 5))
+    settings.limits.skippedRanges = int("skips", 8)
     settings.limits.fruitlessGenerations = int("fruitless", 50)
     let from = Step(int("from", 0))
     machine = CoordinatorMachine(
@@ -222,7 +223,8 @@ struct ScenarioWorld {
       }
     }
     return Standing(
-      live: held("live"), hasSums: options["sums"] != nil, copies: held("copy", "copied-").map { [$0] } ?? [])
+      live: held("live"), hasSums: options["sums"] != nil, copies: held("copy", "copied-").map { [$0] } ?? [],
+      generation: Generation(options["since"].flatMap { UInt64($0) } ?? 0))
   }
 
   private func failureKind(_ name: String?) -> FailureKind {

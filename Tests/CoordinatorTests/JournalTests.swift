@@ -44,16 +44,38 @@ import Testing
     defer { try? FileManager.default.removeItem(atPath: path) }
     let journal = try Journal(path: path)
     _ = try journal.beginGeneration(host: "h", processID: 1, at: 0)
+    _ = try journal.commit(record(0), seconds: 1, at: 10)
     let second = try journal.beginGeneration(host: "h", processID: 2, at: 1)
     #expect(second == Generation(2))
-    _ = try journal.commit(record(0), seconds: 1, at: 10)
     #expect(try journal.commit(record(0, generation: second), seconds: 9, at: 20) == .reproduced)
     #expect(try journal.steps(0..<1).first?.record.generation == Generation(1))
-    guard case .differs(let reason) = try journal.commit(record(0, loss: (2.5).nextUp), seconds: 1, at: 30) else {
+    guard case .differs(let reason) = try journal.commit(
+      record(0, loss: (2.5).nextUp, generation: second), seconds: 1, at: 30) else {
       Issue.record("one bit was not seen")
       return
     }
     #expect(reason.contains("did not reproduce"))
+  }
+
+  @Test("of two coordinators the one with the newer generation writes") func fence() throws {
+    let path = temporary()
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let journal = try Journal(path: path)
+    let old = try journal.beginGeneration(host: "h", processID: 1, at: 0)
+    #expect(try journal.commit(record(0), seconds: 1, at: 10) == .committed)
+    try journal.begin(old.next, reason: "a worker joined", host: "h", processID: 1, at: 11)
+    // Another one takes over.
+    let other = try Journal(path: path).beginGeneration(host: "elsewhere", processID: 2, at: 12)
+    #expect(other == Generation(3))
+    func isSuperseded(_ body: () throws -> Void) -> Bool {
+      do { try body() } catch CoordinatorError.superseded(_, let by) { return by == other } catch { return false }
+      return false
+    }
+    #expect(isSuperseded { _ = try journal.commit(record(1, generation: old.next), seconds: 1, at: 13) })
+    #expect(isSuperseded { try journal.begin(other, reason: "the same number", host: "h", processID: 1, at: 13) })
+    #expect(isSuperseded { try journal.checkNewest(old.next) })
+    #expect(try journal.committedSteps() == 1)
+    try journal.checkNewest(other)
   }
 
   @Test("what is no journal is refused with its name") func foreign() throws {

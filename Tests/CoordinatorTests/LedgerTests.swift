@@ -31,20 +31,23 @@ private struct LedgerRun {
     try journal.set(.totalSteps, "12")
     try journal.set(.leaves, "\(Self.leaves)")
     try journal.set(.outcome, #"{"kind":"done","reason":"","exitCode":0}"#)
-    for start in 0..<3 { _ = try journal.beginGeneration(host: "h", processID: 1, at: Double(start)) }
+    _ = try journal.beginGeneration(host: "h", processID: 1, at: 0)
     let (first, third) = (Generation(1), Generation(3))
     for number in [1, 2, 3, 4, 9] as [UInt32] { try journal.record(worker(number, first, host: "host-\(number)")) }
     try journal.record(
       PlanRecord(
         generation: first, fromStep: 0, plan: Self.plan(1, leaves: [0..<1, 1..<4]), reasons: [],
         deviceFingerprint: "d"))
-    // Worker 3 comes back from another host; worker 4 was never away.
-    try journal.record(worker(3, third, host: "host-elsewhere"))
-    try journal.record(
-      PlanRecord(
-        generation: third, fromStep: 4, plan: Self.plan(3, leaves: [0..<4]), reasons: [], deviceFingerprint: "d"))
     var skips = SkippedSamples()
     for step in 0..<12 as Range<Step> {
+      if step == 6 {
+        for start in [1, 2] { _ = try journal.beginGeneration(host: "h", processID: 1, at: Double(start)) }
+        // Worker 3 comes back from another host; worker 4 was never away.
+        try journal.record(worker(3, third, host: "host-elsewhere"))
+        try journal.record(
+          PlanRecord(
+            generation: third, fromStep: 4, plan: Self.plan(3, leaves: [0..<4]), reasons: [], deviceFingerprint: "d"))
+      }
       if step == 7 { try skip(journal, &skips, 7, third, "the language-model loss is not finite") }
       #expect(
         try journal.commit(

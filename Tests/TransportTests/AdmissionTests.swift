@@ -62,7 +62,7 @@ extension AdmittedKeys.Admission {
     let heard = try gate.run([client]) { !$0.isEmpty }
     #expect(heard.first?.peer.key == mine.publicKey)
     let peer = try #require(heard.first?.peer)
-    try gate.server.send(envelope(.coordinatorHeartbeat), to: peer)
+    try gate.server.send(envelope(.regroup), to: peer)
     var answers: [Envelope] = []
     for _ in 0..<100 where answers.isEmpty { answers += try client.poll(timeoutMilliseconds: 50) }
     #expect(answers.count == 1)
@@ -124,7 +124,7 @@ extension AdmittedKeys.Admission {
     let heard = try gate.run(clients) { _ in gate.server.refusedCount > 0 }
     #expect(heard.allSatisfy { $0.peer.key == other.publicKey })
     #expect(gate.server.refusedCount == 1)
-    #expect(throws: TransportError.peerUnreachable) { try gate.server.send(envelope(.coordinatorHeartbeat), to: peer) }
+    #expect(throws: TransportError.peerUnreachable) { try gate.server.send(envelope(.regroup), to: peer) }
     #expect(clients[0].refusal == nil)
     // Hung up on, it comes again and learns why.
     gate.server.hangUpOnStrangers()
@@ -179,7 +179,7 @@ extension AdmittedKeys.Admission {
     #expect(try gate.run([free]) { !$0.isEmpty }.map(\.peer.key) == [other.publicKey])
     // When those three go, the two come in.
     let peers = Set(heard.map(\.peer))
-    for peer in peers { try gate.server.send(envelope(.coordinatorHeartbeat), to: peer) }
+    for peer in peers { try gate.server.send(envelope(.regroup), to: peer) }
     Thread.sleep(forTimeInterval: 0.2)
     try clients.removeAll { try !$0.poll(timeoutMilliseconds: 0).isEmpty }
     #expect(clients.count == 2)

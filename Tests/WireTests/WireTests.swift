@@ -77,7 +77,7 @@ enum Samples {
     .standing(
       Standing(
         live: HeldState(step: 9, parameters: [0..<4], moments: [1..<2, 3..<4]), hasSums: true,
-        copies: [HeldState(step: 0, parameters: [0..<1], moments: [])])),
+        copies: [HeldState(step: 0, parameters: [0..<1], moments: [])], generation: Generation(6))),
     .copied(step: 20), .regroup, .introduce, .save(step: 12),
     .runStep(step: 0), .update(Update(step: 3, gradientSumOfSquares: 1e-300, checkpoint: true, copy: true)),
     .evaluate(step: 1), .checkpointCommitted(step: 100), .coordinatorHeartbeat(CoordinatorHeartbeat()),

@@ -812,6 +812,9 @@ nonisolated struct Transfusion_Wire_Standing: Sendable {
 
   var copies: [Transfusion_Wire_HeldState] = []
 
+  /// In which the live state was prepared and its sums were made.
+  var generation: UInt64 = 0
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
@@ -2237,7 +2240,7 @@ nonisolated extension Transfusion_Wire_HeldState: SwiftProtobuf.Message, SwiftPr
 
 nonisolated extension Transfusion_Wire_Standing: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Standing"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}live\0\u{3}has_sums\0\u{1}copies\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}live\0\u{3}has_sums\0\u{1}copies\0\u{1}generation\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2248,6 +2251,7 @@ nonisolated extension Transfusion_Wire_Standing: SwiftProtobuf.Message, SwiftPro
       case 1: try { try decoder.decodeSingularMessageField(value: &self._live) }()
       case 2: try { try decoder.decodeSingularBoolField(value: &self.hasSums_p) }()
       case 3: try { try decoder.decodeRepeatedMessageField(value: &self.copies) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
       default: break
       }
     }
@@ -2267,6 +2271,9 @@ nonisolated extension Transfusion_Wire_Standing: SwiftProtobuf.Message, SwiftPro
     if !self.copies.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.copies, fieldNumber: 3)
     }
+    if self.generation != 0 {
+      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2274,6 +2281,7 @@ nonisolated extension Transfusion_Wire_Standing: SwiftProtobuf.Message, SwiftPro
     if lhs._live != rhs._live {return false}
     if lhs.hasSums_p != rhs.hasSums_p {return false}
     if lhs.copies != rhs.copies {return false}
+    if lhs.generation != rhs.generation {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

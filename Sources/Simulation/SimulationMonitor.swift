@@ -1,0 +1,182 @@
+import ClusterModel
+import ControlPlane
+import Wire
+
+/// What the invariants have seen: apart from journal and machines, so that a fault of those cannot hide from them.
+struct SimulationMonitor {
+  var violation: SimulationViolation?
+  /// The newest generation that anybody began, and who.
+  var newestGeneration = Generation(0)
+  /// The generations begun, and by which coordinator.
+  var beganBy: [Generation: Int] = [:]
+  /// Steps that were committed and not lost by a disk that lied.
+  var committed: Step = 0
+  /// Steps that were ever committed.
+  var everCommitted: Step = 0
+  var newestCommitter = Generation(0)
+  /// Which process had a number first.
+  var processOf: [WorkerID: Int32] = [:]
+}
+
+extension SimulatedCluster {
+  /// One coordinator a generation, each newer than the last.
+  func began(_ generation: Generation, by coordinator: CoordinatorProcess) {
+    if let other = monitor.beganBy[generation] {
+      return fail("\(generation) was begun by coordinator \(other) and again by \(coordinator.name)")
+    }
+    if generation < monitor.newestGeneration {
+      return fail("\(coordinator.name) began \(generation) after \(monitor.newestGeneration)")
+    }
+    monitor.beganBy[generation] = coordinator.index
+    monitor.newestGeneration = generation
+  }
+
+  /// A step is in the journal.
+  func committed(_ record: StepRecord, by coordinator: CoordinatorProcess) {
+    if record.generation < monitor.newestGeneration {
+      return fail(
+        "\(coordinator.name) committed step \(record.step) in \(record.generation), though \(monitor.newestGeneration) has begun")
+    }
+    guard record.step < scenario.steps else { return fail("step \(record.step) is beyond the run") }
+    let expected = reference.steps[Int(record.step)]
+    guard record.samples == expected.samples else {
+      return fail("step \(record.step) consumed the samples \(record.samples), not \(expected.samples)")
+    }
+    guard record.gradientSumOfSquares.bitPattern == expected.sumOfSquares.bitPattern,
+      record.languageModelLoss?.bitPattern == expected.languageModelLoss?.bitPattern,
+      record.diffusionLoss?.bitPattern == expected.diffusionLoss?.bitPattern,
+      record.targetTokens == expected.targetTokens, record.images == expected.images
+    else {
+      return fail("the record of step \(record.step) differs from the undisturbed run's: \(record), not \(expected)")
+    }
+    let count = Step(journal.contents.steps.count)
+    guard count >= monitor.committed else {
+      return fail("the journal has \(count) steps, but \(monitor.committed) were committed")
+    }
+    monitor.committed = count
+    monitor.everCommitted = max(monitor.everCommitted, count)
+    stamp(10, Int(record.step))
+  }
+
+  func evaluated(_ record: EvaluationRecord) {
+    guard record.step <= scenario.steps else { return fail("an evaluation of step \(record.step)") }
+    let losses = scenario.model.evaluation(
+      reference.states[Int(record.step)], microbatches: scenario.validationMicrobatches)
+    let tokens = losses.reduce(0) { $0 + $1.targetTokens }
+    let expected = tokens == 0 ? nil : losses.reduce(0.0) { $0 + $1.languageModelSum } / Double(tokens)
+    guard record.languageModelLoss?.bitPattern == expected?.bitPattern else {
+      return fail("the evaluation of step \(record.step) differs from the undisturbed run's")
+    }
+  }
+
+  /// A number belongs to one process for ever.
+  func numbered(_ record: WorkerRecord, by coordinator: CoordinatorProcess) {
+    if let other = monitor.processOf[record.worker], other != record.processID {
+      return fail("\(coordinator.name) gave \(record.worker) of process \(other) to process \(record.processID)")
+    }
+    monitor.processOf[record.worker] = record.processID
+  }
+
+  /// A worker is about to make state `step + 1`.
+  func applies(_ step: Step, _ worker: WorkerProcess) {
+    guard step >= monitor.everCommitted else { return }
+    fail("\(worker.name) applies step \(step), but \(monitor.everCommitted) steps are committed")
+  }
+
+  /// What is held is what the undisturbed run had.
+  func check(_ held: HeldTensors, of worker: WorkerProcess, _ occasion: String) {
+    guard held.step < reference.states.count else { return fail("\(worker.name) holds state \(held.step)") }
+    let expected = reference.states[Int(held.step)]
+    for range in held.parameters {
+      for tensor in range where held.values.parameters[tensor] != expected.parameters[tensor] {
+        return fail("\(worker.name) \(occasion): parameters of tensor \(tensor) are not those of state \(held.step)")
+      }
+    }
+    for range in held.moments {
+      for tensor in range
+      where held.values.first[tensor] != expected.first[tensor] || held.values.second[tensor] != expected.second[tensor] {
+        return fail("\(worker.name) \(occasion): moments of tensor \(tensor) are not those of state \(held.step)")
+      }
+    }
+  }
+
+  func check(_ values: StandInModel.Values?, is step: Step, _ what: String) {
+    guard values == reference.states[Int(step)] else {
+      return fail("\(what) is not state \(step) of the undisturbed run")
+    }
+  }
+
+  /// A manifest is in place: the checkpoint must load.
+  func manifested(_ request: CheckpointRequest) {
+    guard let values = store.load(request.step, count: scenario.model.tensorCount) else {
+      return fail("the checkpoint of step \(request.step) was committed and does not load")
+    }
+    check(values, is: request.step, "the checkpoint of step \(request.step)")
+    guard request.nextSample == request.step * UInt64(scenario.model.shape.microbatches) else {
+      return fail("the checkpoint of step \(request.step) goes on at sample \(request.nextSample)")
+    }
+    guard request.step <= monitor.everCommitted else {
+      return fail("the checkpoint of step \(request.step) precedes its step: \(monitor.everCommitted) are committed")
+    }
+  }
+
+  /// Checkpoints that nothing has happened to always load.
+  func checkStore() {
+    for step in store.committed where store.folders[step]?.isDamaged == false {
+      guard store.load(step, count: scenario.model.tensorCount) != nil else {
+        return fail("the checkpoint of step \(step) does not load, and nothing has happened to its files")
+      }
+    }
+  }
+
+  /// How a coordinator may end.
+  func ended(_ outcome: Outcome, _ coordinator: CoordinatorProcess) {
+    checkStore()
+    switch outcome.kind {
+    case .done: finished(outcome)
+    // None of these without a reason: a run that stops for nothing is no run that survives anything.
+    case .drained, .requeue: if !wasAskedToStop { fail("nobody asked, but the run stopped: \(outcome)") }
+    case .superseded: if !wasUsurped { fail("nobody took over, but \(coordinator.name) stopped: \(outcome)") }
+    case .storage: if !hadDiskTrouble { fail("no disk was at fault, but the run stopped: \(outcome)") }
+    case .configuration, .data, .peer, .numbers, .notReproducible, .software:
+      fail("\(coordinator.name) ended the run: \(outcome.kind.rawValue), \(outcome)")
+    }
+  }
+
+  private var wasAskedToStop: Bool {
+    scenario.faults.contains { fault in
+      switch fault.kind {
+      case .drainCoordinator, .drainWorker: fault.time <= now
+      default: false
+      }
+    }
+  }
+  private var wasUsurped: Bool {
+    scenario.faults.contains { if case .usurpCoordinator = $0.kind { $0.time <= now } else { false } }
+  }
+  private var hadDiskTrouble: Bool {
+    scenario.faults.contains { fault in
+      switch fault.kind {
+      case .diskFull, .slowDisk, .lyingDisk, .powerOffStorage, .bitRot: fault.time <= now
+      default: false
+      }
+    }
+  }
+
+  private func finished(_ outcome: Outcome) {
+    isDone = true
+    let steps = journal.contents.steps
+    guard steps.count == Int(scenario.steps) else {
+      return fail("the run is done with \(steps.count) of \(scenario.steps) steps in the journal")
+    }
+    for (index, record) in steps.enumerated() where record.step != Step(index) || record.samples != reference.steps[index].samples {
+      return fail("step \(index) of the journal is \(record)")
+    }
+    guard store.isCommitted(scenario.steps) else { return fail("the run is done without its last checkpoint") }
+    guard store.folders[scenario.steps]?.isDamaged == false else { return }
+    check(store.load(scenario.steps, count: scenario.model.tensorCount), is: scenario.steps, "the last checkpoint")
+    if scenario.validationMicrobatches > 0, !journal.contents.evaluations.contains(where: { $0.step == scenario.steps }) {
+      fail("the run is done without its last evaluation")
+    }
+  }
+}
