@@ -188,6 +188,14 @@ extension Journal {
     }
   }
 
+  /// When a generation began, in seconds since 1970; nil where there is none.
+  public func beginning(of generation: Generation) throws(CoordinatorError) -> Double? {
+    try read {
+      try Double.fetchOne(
+        $0, sql: "SELECT started_at FROM generations WHERE generation = ?", arguments: [Int64(generation.number)])
+    }
+  }
+
   public func newestGeneration() throws(CoordinatorError) -> Generation {
     Generation(
       UInt64(try read { try Int64.fetchOne($0, sql: "SELECT max(generation) FROM generations") ?? 0 }))
