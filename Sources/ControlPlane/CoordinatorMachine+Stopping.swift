@@ -53,8 +53,9 @@ extension CoordinatorMachine {
     let disposition: Stop.Disposition =
       switch kind {
       case .done: .done
-      case .drained, .requeue, .superseded: .requeue
-      case .configuration, .data, .peer, .numbers, .notReproducible, .storage, .software: .failed
+      // With room on the disk again the run goes on: its workers did nothing wrong.
+      case .drained, .requeue, .superseded, .storage: .requeue
+      case .configuration, .data, .peer, .numbers, .notReproducible, .software: .failed
       }
     let sends = state.membership.sorted.flatMap {
       send(.stop(Stop(disposition: disposition, reason: reason)), to: $0.worker)

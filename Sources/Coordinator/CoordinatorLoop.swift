@@ -158,7 +158,7 @@ final class CoordinatorLoop {
     let disposition: Stop.Disposition =
       switch outcome.kind {
       case .done: .done
-      case .drained, .requeue, .superseded: .requeue
+      case .drained, .requeue, .superseded, .storage: .requeue
       default: .failed
       }
     let stop = Envelope(

@@ -286,16 +286,30 @@ final class WorkerEngine: @unchecked Sendable {
     else {
       throw WorkerError.step(reason: "asked to begin with state \(prepare.fromStep), parts of which nobody holds")
     }
-    // The freshest last: it counts where a tensor is there twice.
     if let executor, executor.isComplete {
       let holding = executor.holding
       let held = Set(holding.parameters.joined())
-      carried = [
-        try executor.snapshot(in: SnapshotBuffers()) { $0.part != .parameters || held.contains($0.tensor) }
-      ]
+      carry(
+        try executor.snapshot(in: SnapshotBuffers()) { $0.part != .parameters || held.contains($0.tensor) },
+        into: prepare.fromStep)
     }
-    let given = (keeper.copies.all + carried).filter { $0.step == prepare.fromStep }
+    // The freshest last: it counts where a tensor is there twice.
+    let given = (keeper.copies.all + carried.reversed()).filter { $0.step == prepare.fromStep }
     return (pieces, given)
+  }
+}
+
+extension WorkerEngine {
+  /// Keeps what is held at the beginning of a generation. What was kept for the one before was promised as well, when that
+  /// one has done no step: it stays as far as it has something that the newest has not.
+  private func carry(_ newest: StateSnapshot, into step: Step) {
+    var kept = newest.step == step ? [newest] : []
+    var keys = Set(kept.flatMap { $0.entries.map(\.key) })
+    for older in carried where older.step == step && older.entries.contains(where: { !keys.contains($0.key) }) {
+      kept.append(older)
+      keys.formUnion(older.entries.map(\.key))
+    }
+    carried = kept
   }
 }
 
