@@ -31,7 +31,8 @@ let kernelTargets: [Target] =
         name: "KernelsAMX", dependencies: ["KernelInterface", "CTiles"],
         swiftSettings: [.unsafeFlags(["-Ounchecked", "-Xcc", "-march=sapphirerapids"])]),
     ] : [])
-let kernelDependencies: [Target.Dependency] = ["Kernels"] + (isX86 ? ["KernelsAVX2", "KernelsAVX512", "KernelsAMX"] : [])
+let kernelDependencies: [Target.Dependency] =
+  ["Kernels"] + (isX86 ? ["KernelsAVX2", "KernelsAVX512", "KernelsAMX"] : [])
 
 let package = Package(
   name: "transfusion",
@@ -118,7 +119,8 @@ let package = Package(
     .executableTarget(
       name: "transfusion",
       dependencies: [
-        "Benchmarks", "ClusterModel", "ControlPlane", "Transport", "Keys", "Checkpoints", "HDF5", "Compute", "TransfusionModel",
+        "Benchmarks", "ClusterModel", "Simulation", "ControlPlane", "Transport", "Keys", "Checkpoints", "HDF5",
+        "Compute", "TransfusionModel",
         "ModelVerification", "TrainingData", "Configuration", "Coordinator", "Worker", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
@@ -133,6 +135,7 @@ let package = Package(
     .testTarget(
       name: "ControlPlaneTests", dependencies: ["ControlPlane", "ClusterModel", "Schedules", "Wire"],
       exclude: ["Scenarios"]),
+    .testTarget(name: "SimulationTests", dependencies: ["Simulation", "ControlPlane"]),
     .testTarget(name: "RandomnessTests", dependencies: ["Randomness"]),
     .testTarget(name: "ComputeTests", dependencies: ["Compute", "KernelInterface", "Randomness"] + kernelDependencies),
     .testTarget(

@@ -130,6 +130,7 @@ struct Trials {
   private(set) var seconds: [Double] = []
   mutating func add(_ trial: Double) { seconds.append(trial) }
   var best: Double { seconds.min() ?? .infinity }
+  var mean: Double { seconds.isEmpty ? .infinity : seconds.reduce(0, +) / Double(seconds.count) }
   /// The upper of the two middle trials where their number is even, as in the peers.
   var median: Double { seconds.isEmpty ? .infinity : seconds.sorted()[seconds.count / 2] }
 }

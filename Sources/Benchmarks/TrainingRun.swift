@@ -68,6 +68,8 @@ struct TrainingRun {
   var fingerprint: String
   /// Seconds since 1970 and processor seconds that the coordinator had used by then.
   private var coordinatorSamples: [(at: Double, used: Double)]
+  /// The same of all workers together.
+  private var workerSamples: [(at: Double, used: Double)]
 
   /// - Parameters:
   ///   - workers: processes, all on this host.
@@ -107,11 +109,14 @@ struct TrainingRun {
         ], log: $0)
     }
     var samples: [(at: Double, used: Double)] = []
+    var samplesOfWorkers: [(at: Double, used: Double)] = []
     let limit = Date().addingTimeInterval(secondsLimit)
     while coordinator.isRunning, Date() < limit {
       if let used = Self.processorSeconds(coordinator.processIdentifier) {
         samples.append((Date().timeIntervalSince1970, used))
       }
+      let used = processes.compactMap { Self.processorSeconds($0.processIdentifier) }
+      if used.count == processes.count { samplesOfWorkers.append((Date().timeIntervalSince1970, used.reduce(0, +))) }
       usleep(100_000)
     }
     let timedOut = coordinator.isRunning
@@ -125,6 +130,7 @@ struct TrainingRun {
     checkpoints = try journal.checkpoints()
     fingerprint = try journal.fact(.device) ?? "unknown"
     coordinatorSamples = samples
+    workerSamples = samplesOfWorkers
     phases = try logs.map { log in
       var found: [Step: PhaseSeconds] = [:]
       for line in try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n") {
@@ -134,14 +140,14 @@ struct TrainingRun {
     }
   }
 
-  private static func failure(_ name: String, _ status: Int32, log: String) -> BenchmarkError {
+  static func failure(_ name: String, _ status: Int32, log: String) -> BenchmarkError {
     let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
     let last = text.split(separator: "\n").last.map(String.init) ?? "its log is empty"
     return .processFailed(name: name, status: status, lastLine: last)
   }
 
   /// User and system time of a process; nil once it has ended.
-  private static func processorSeconds(_ process: pid_t) -> Double? {
+  static func processorSeconds(_ process: pid_t) -> Double? {
     guard let text = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
       // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th field after it.
       let name = text.lastIndex(of: ")")
@@ -161,11 +167,16 @@ struct TrainingRun {
   }
 
   /// Processor time of the coordinator over wall time, from the warm-up's last commit to the last one.
-  func coordinatorShare(after warmUp: Int) -> Double {
+  func coordinatorShare(after warmUp: Int) -> Double { share(of: coordinatorSamples, after: warmUp) }
+
+  /// The same of all workers together: of how many cores.
+  func workerShare(after warmUp: Int) -> Double { share(of: workerSamples, after: warmUp) }
+
+  private func share(of samples: [(at: Double, used: Double)], after warmUp: Int) -> Double {
     guard warmUp > 0, steps.count > warmUp, let first = steps[warmUp - 1].committedAtSeconds,
       let last = steps.last?.committedAtSeconds
     else { return .nan }
-    let inside = coordinatorSamples.filter { $0.at >= first && $0.at <= last }
+    let inside = samples.filter { $0.at >= first && $0.at <= last }
     guard let begin = inside.first, let end = inside.last, end.at > begin.at else { return .nan }
     return (end.used - begin.used) / (end.at - begin.at)
   }

@@ -203,10 +203,18 @@ public struct WorkerMachine: Sendable {
     state.helloWait = 0
     if envelope.generation > state.generation { begin(envelope.generation, order: 0) }
     let run = envelope.run.text.prefix(8)
+    if isRenamed, !isFirst {
+      // What was done under another number answers nothing that is asked of this one: it is asked again.
+      begin(state.generation, order: 0)
+      return [
+        .interrupt(reason: "another number was given to this worker"),
+        .log(.info, "back in run \(run) as \(welcome.worker), a new number"),
+      ]
+    }
     if isFirst {
       return [.configure(welcome, envelope.run), .log(.info, "joined run \(run) as \(welcome.worker)")]
     }
-    return [.log(.info, "back in run \(run) as \(welcome.worker)\(isRenamed ? ", a new number" : "")")]
+    return [.log(.info, "back in run \(run) as \(welcome.worker)")]
   }
 
   private mutating func begin(_ generation: Generation, order: UInt64) {

@@ -10,6 +10,8 @@ extension CoordinatorLoop {
   /// Does what the machine decided, in order.
   func obey(_ directives: [CoordinatorDirective]) {
     for directive in directives {
+      // What follows a write that failed was to happen only after it, but for the end.
+      if isJournalLost, !directive.isEnd { continue }
       switch directive {
       case .persistWorker(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
       case .persistGeneration(let generation, let reason):
@@ -34,6 +36,16 @@ extension CoordinatorLoop {
     }
   }
 
+  /// A write has failed, or was refused because another coordinator has taken over; the machine is about to hear of it.
+  private var isJournalLost: Bool {
+    pending.contains { event in
+      switch event {
+      case .superseded, .journalFailed, .stepNotReproduced: true
+      default: false
+      }
+    }
+  }
+
   private func journaling(_ body: () throws(CoordinatorError) -> Void) {
     do throws(CoordinatorError) { try body() } catch { pending.append(Self.event(of: error)) }
   }
@@ -46,8 +58,6 @@ extension CoordinatorLoop {
 
   private func send(_ envelope: Envelope, to connection: Connection) {
     timeStep(envelope.message)
-    // Whatever is said after another coordinator has taken over must not be heard.
-    if pending.contains(where: { if case .superseded = $0 { true } else { false } }) { return }
     guard let peer = peers[connection] else { return }
     do throws(TransportError) { try server.send(envelope, to: peer) } catch {
       if case .peerUnreachable = error {} else { log.warning("could not send to \(connection): \(error)") }
@@ -110,7 +120,11 @@ extension CoordinatorLoop {
   }
 
   private func discard(_ step: Step) {
-    // Nothing else is being written: the machine keeps one checkpoint in flight.
+    // Nothing else is being written: the machine keeps one checkpoint in flight. The files of whoever has taken over
+    // are not this coordinator's to remove.
+    do throws(CoordinatorError) { try journal.checkNewest(machine.state.generation) } catch {
+      return pending.append(Self.event(of: error))
+    }
     do throws(CheckpointError) { try store.removeUncommitted() } catch {
       log.warning("the files of the failed checkpoint of step \(step) stay: \(error)")
     }
@@ -145,4 +159,8 @@ extension CoordinatorLoop {
     log.info("\(parts.joined(separator: "  "))")
     progress(report)
   }
+}
+
+extension CoordinatorDirective {
+  fileprivate var isEnd: Bool { if case .finish = self { true } else { false } }
 }

@@ -175,6 +175,14 @@ extension Journal {
     }
   }
 
+  /// When a generation began, in seconds since 1970; nil where there is none.
+  public func beginning(of generation: Generation) throws(CoordinatorError) -> Double? {
+    try read {
+      try Double.fetchOne(
+        $0, sql: "SELECT started_at FROM generations WHERE generation = ?", arguments: [Int64(generation.number)])
+    }
+  }
+
   public func newestGeneration() throws(CoordinatorError) -> Generation {
     Generation(try read { try JournalRows.newest($0, "generation", of: "generations") } ?? 0)
   }

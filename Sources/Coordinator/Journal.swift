@@ -179,7 +179,8 @@ extension Journal {
   }
 
   public func record(_ worker: WorkerRecord) throws(CoordinatorError) {
-    try write { database in
+    // Two coordinators must not give one number to two workers.
+    try fenced(worker.generation) { database in
       try database.execute(
         sql: "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?)",
         arguments: [

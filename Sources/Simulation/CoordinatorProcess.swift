@@ -69,7 +69,11 @@ extension SimulatedCluster {
     let count = scenario.model.tensorCount
     let isTrusting = scenario.planted.contains(.trustFiles)
     let newest = store.open(count: count, trusting: isTrusting)
-    if let newest { check(store.load(newest, count: count, trusting: isTrusting), is: newest, "the checkpoint that \(coordinator.name) opens") }
+    if let newest {
+      check(
+        store.load(newest, count: count, trusting: isTrusting), is: newest,
+        "the checkpoint that \(coordinator.name) opens")
+    }
     let outcome = perform(.begin, for: coordinator)
     guard case .began(let generation) = outcome else {
       note("\(coordinator.name) cannot begin: \(outcome)")
@@ -85,31 +89,36 @@ extension SimulatedCluster {
       lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
       evaluated: Set(contents.evaluations.map(\.step)), deviceFingerprint: contents.device)
     start.lastPlaced = contents.placed
+    start.newestSkip = contents.newestSkip
+    do { start.skips = try SkippedSamples(contents.skips, perStep: UInt64(scenario.model.shape.microbatches)) } catch {
+      return fail("\(coordinator.name) finds skipped samples that cannot be: \(error)")
+    }
     if newest == nil, committed == 0 { start.deviceFingerprint = nil }
-    note("\(coordinator.name) opens the run: \(generation), \(committed) steps committed, checkpoint \(newest.map { "\($0)" } ?? "none")")
+    note(
+      "\(coordinator.name) opens the run: \(generation), \(committed) steps committed, checkpoint \(newest.map { "\($0)" } ?? "none")"
+    )
     coordinator.machine = CoordinatorMachine(settings: machineSettings, start: start)
     coordinator.directives = coordinator.machine?.start() ?? []
     listener = coordinator.index
     queue.push(.coordinatorTick(coordinator.index), at: now + Self.tickMicroseconds)
-    for worker in workers where worker.isAlive { scheduleConnect(worker, isSlow: coordinators.contains { $0 !== coordinator && $0.isAlive }) }
+    for worker in workers where worker.isAlive {
+      scheduleConnect(worker, isSlow: coordinators.contains { $0 !== coordinator && $0.isAlive })
+    }
     pump(coordinator)
   }
 
   var machineSettings: CoordinatorMachineSettings {
     let model = scenario.model
     let perStep = UInt64(model.shape.microbatches)
-    let expected = reference.steps
     var settings = CoordinatorMachineSettings(
-      run: RunID("0123456789abcdef"), runDirectory: "/run", configuration: "stand-in", expectedWorkers: scenario.expectedWorkers,
+      run: RunID("0123456789abcdef"), runDirectory: "/run", configuration: "stand-in",
+      expectedWorkers: scenario.expectedWorkers,
       stages: scenario.stages, schedule: .oneForwardOneBackward, shape: model.shape, units: scenario.units,
       memory: scenario.memory, tensorCount: model.tensorCount, totalSteps: scenario.steps, samplesPerStep: perStep,
       tokensPerStep: perStep, dataFingerprint: Self.fingerprintOfData, checkpointEvery: scenario.checkpointEvery,
       validationEvery: scenario.validationEvery, validationMicrobatches: scenario.validationMicrobatches,
       learningRate: { 1 / Double($0 + 1) },
-      denominators: { samples in
-        let step = Int(samples.lowerBound / perStep)
-        return StepDenominators(targetTokens: expected[step].targetTokens, images: expected[step].images)
-      })
+      denominators: { model.denominators($0) })
     settings.copyEvery = scenario.copyEvery
     settings.planted = scenario.planted
     settings.limits.stuckTicks = 60
@@ -199,7 +208,8 @@ extension SimulatedCluster {
         feed(event, to: coordinator)
       } else if coordinator.isTickDue {
         coordinator.isTickDue = false
-        queue.push(.coordinatorTick(coordinator.index), at: now + Self.tickMicroseconds * 100 / coordinator.clockPercent)
+        queue.push(
+          .coordinatorTick(coordinator.index), at: now + Self.tickMicroseconds * 100 / coordinator.clockPercent)
         feed(.tick, to: coordinator)
         coordinator.ticks += 1
         checkFence(coordinator)
@@ -207,6 +217,10 @@ extension SimulatedCluster {
         return
       }
     }
+  }
+
+  private func isNewest(_ coordinator: CoordinatorProcess) -> Bool {
+    journal.contents.newestGeneration <= coordinator.machine?.state.generation ?? Generation(0)
   }
 
   /// Mirrors `CoordinatorLoop.checkFence`: once a second.
@@ -239,15 +253,19 @@ extension SimulatedCluster {
       } else {
         begin(.step(record), for: coordinator)
       }
+    case .recordSkip(let record): begin(.skip(record), for: coordinator)
     case .recordEvaluation(let record): begin(.evaluation(record), for: coordinator)
     case .send(let envelope, let connection): send(envelope, to: connection, from: coordinator)
     case .commitCheckpoint(let request):
       coordinator.commits.append(request)
       if coordinator.commits.count == 1 { scheduleManifest(coordinator) }
     case .discardCheckpoint(let step):
+      // Files may be those of whoever has taken over.
+      guard isNewest(coordinator) else { return }
       note("\(coordinator.name) discards what is not committed, step \(step)")
       store.removeUncommitted()
-    case .applyRetention: store.retain(last: scenario.keepLast, count: scenario.model.tensorCount)
+    case .applyRetention where isNewest(coordinator):
+      store.retain(last: scenario.keepLast, count: scenario.model.tensorCount)
     case .log(let level, let text):
       if level != .debug { note("\(coordinator.name): \(text)") }
     case .finish(let outcome): finish(outcome, coordinator)
@@ -276,6 +294,7 @@ extension SimulatedCluster {
     case .generation(let generation): began(generation, by: coordinator)
     case .worker(let record): numbered(record, by: coordinator)
     case .evaluation(let record): evaluated(record)
+    case .skip(let record): skipped(record)
     case .begin, .plan: break
     }
     return outcome
@@ -301,7 +320,9 @@ extension SimulatedCluster {
 
   /// What was to follow the write does not happen.
   private func refuse(_ coordinator: CoordinatorProcess, _ event: CoordinatorEvent) {
-    coordinator.directives = []
+    coordinator.directives = coordinator.directives[coordinator.nextDirective...].filter {
+      if case .finish = $0 { true } else { false }
+    }
     coordinator.nextDirective = 0
     coordinator.pending.insert(event, at: 0)
   }
@@ -344,7 +365,9 @@ extension SimulatedCluster {
 
   /// Mirrors `CoordinatorLoop.farewell`.
   func sayFarewell(_ coordinator: CoordinatorProcess, left: Int) {
-    guard coordinator.isAlive, !isDone, let outcome = coordinator.outcome, let machine = coordinator.machine else { return }
+    guard coordinator.isAlive, !isDone, let outcome = coordinator.outcome, let machine = coordinator.machine else {
+      return
+    }
     guard left > 0 else { return exit(coordinator) }
     let disposition: Stop.Disposition =
       switch outcome.kind {

@@ -87,6 +87,25 @@ extension Fault {
     func any(_ random: inout SimulatedRandom) -> UInt64 { random.chance(0.5) ? short(&random) : long(&random) }
     var faults: [Fault] = []
     var burst: UInt64?
+    if random.chance(0.12) {
+      // What was said long ago arrives while workers and coordinators come and go.
+      faults.append(
+        Fault(
+          time: random.number(ms, horizon / 4),
+          kind: .badNetwork(
+            lossPercent: random.pick([0, 10]), repeatPercent: 40, delay: random.pick([second / 2, 2 * second]),
+            duration: horizon)))
+      for _ in 0..<2 + random.below(6) {
+        let time = random.number(50 * ms, horizon)
+        let slot = random.below(scenario.workers)
+        faults.append(
+          Fault(
+            time: time,
+            kind: random.chance(0.6)
+              ? .killWorker(slot: slot, backAfter: short(&random))
+              : random.chance(0.5) ? .resetConnection(slot: slot) : .killCoordinator(backAfter: short(&random))))
+      }
+    }
     for _ in 0..<count {
       var time = random.number(50 * ms, horizon)
       // Troubles do not come alone: one often falls into the recovery from the one before.
@@ -106,7 +125,8 @@ extension Fault {
       case 8, 9, 10: kind = .killCoordinator(backAfter: random.number(50 * ms, 4 * second))
       case 11: kind = .pauseCoordinator(duration: any(&random))
       case 12:
-        kind = .usurpCoordinator(duration: random.number(500 * ms, 8 * second), after: random.number(10 * ms, 2 * second))
+        kind = .usurpCoordinator(
+          duration: random.number(500 * ms, 8 * second), after: random.number(10 * ms, 2 * second))
       case 13: kind = random.chance(0.5) ? .secondCoordinator : .drainCoordinator
       case 14: kind = .coordinatorClock(percent: random.pick([20, 50, 200, 400]), duration: any(&random))
       case 15, 16:
@@ -117,9 +137,14 @@ extension Fault {
         kind = .badNetwork(
           lossPercent: random.pick([0, 5, 20, 50]), repeatPercent: random.pick([0, 10, 40]),
           delay: random.pick([0, 20 * ms, 200 * ms, second, 4 * second]), duration: long(&random))
-      case 19: kind = .slowLink(host: random.below(scenario.hostCount), factor: random.pick([5, 50, 300]), duration: long(&random))
+      case 19:
+        kind = .slowLink(
+          host: random.below(scenario.hostCount), factor: random.pick([5, 50, 300]), duration: long(&random))
       case 20: kind = .resetConnection(slot: slot)
-      case 21: kind = random.chance(0.5) ? .diskFull(duration: any(&random)) : .slowDisk(factor: random.pick([5, 50]), duration: long(&random))
+      case 21:
+        kind =
+          random.chance(0.5)
+          ? .diskFull(duration: any(&random)) : .slowDisk(factor: random.pick([5, 50]), duration: long(&random))
       case 22:
         guard scenario.canDiskLie else {
           kind = .powerOffStorage(backAfter: short(&random))

@@ -65,7 +65,13 @@ public struct Scenario: Sendable {
       let start = unitTensors.last?.upperBound ?? 0
       unitTensors.append(start..<start + 1 + random.below(2))
     }
-    model = StandInModel(seed: mixed(seed, 1), shape: shape, unitTensors: unitTensors)
+    var model = StandInModel(seed: mixed(seed, 1), shape: shape, unitTensors: unitTensors)
+    if random.chance(0.15) {
+      for _ in 0..<1 + random.below(2) {
+        model.poisoned.insert(random.number(0, UInt64(shape.microbatches) * max(settings.steps, 1)))
+      }
+    }
+    self.model = model
     // In some runs a worker has not the memory for the whole model, so that too few of them must wait for others.
     let isTight = settings.workers >= 4 && random.chance(0.2)
     let parameters = unitTensors.count * Self.parametersPerUnit

@@ -48,7 +48,10 @@ extension SimulatedCluster {
       coordinator.isSupervised = false
       lockHolder = nil
       queue.push(.resumeCoordinator(coordinator.index), at: end)
-      queue.push(.startCoordinator(host: coordinator.host + 1 == scenario.hostCount ? coordinator.host - 1 : coordinator.host + 1, insists: true), at: now + after)
+      queue.push(
+        .startCoordinator(
+          host: coordinator.host + 1 == scenario.hostCount ? coordinator.host - 1 : coordinator.host + 1, insists: true),
+        at: now + after)
     case .secondCoordinator:
       queue.push(.startCoordinator(host: scenario.coordinatorHost(1), insists: false), at: now)
     case .drainCoordinator:

@@ -77,6 +77,9 @@ extension SimulatedCluster {
     let me = task.command.me
     switch task.stage {
     case 0:
+      do { worker.skips = try SkippedSamples(prepare.skipped, perStep: UInt64(model.shape.microbatches)) } catch {
+        return .failed(.software, "\(error)")
+      }
       enter(task.command.generation, me: me, prepare.peers, worker)
       worker.enter("loading")
       if case .members = prepare.origin, worker.sums != nil, worker.live?.step == prepare.fromStep &- 1,
@@ -130,6 +133,7 @@ extension SimulatedCluster {
       let live = HeldTensors(
         step: prepare.fromStep, parameters: [place.tensors], moments: place.keptRanges, values: values)
       worker.live = live
+      worker.liveGeneration = worker.generation
       check(live, of: worker, "is ready")
     } else {
       worker.live = nil

@@ -131,7 +131,9 @@ extension SimulatedCluster {
         worker.task = nil
         worker.lastCommand = task.command
         worker.enter("barrier")
-        if let message { feed(.done(message, order: task.command.number, generation: task.command.generation), to: worker) }
+        if let message {
+          feed(.done(message, order: task.command.number, generation: task.command.generation), to: worker)
+        }
       case .failed(let kind, let reason):
         worker.task = nil
         worker.enter("idle")
@@ -205,7 +207,8 @@ extension SimulatedCluster {
     let copies = worker.copies + [worker.carried].compactMap { $0 }
     for copy in copies { check(copy, of: worker, "stands with a copy") }
     return .done(
-      .standing(Standing(live: worker.live?.held, hasSums: worker.sums != nil, copies: copies.map(\.held))))
+      .standing(Standing(live: worker.live?.held, hasSums: worker.sums != nil, copies: copies.map(\.held),
+          generation: worker.liveGeneration)))
   }
 
   // MARK: A step
@@ -216,7 +219,8 @@ extension SimulatedCluster {
       return .failed(.software, "asked to compute step \(step), holds \(worker.live.map { "\($0.held)" } ?? "nothing")")
     }
     let model = scenario.model
-    let base = step * UInt64(model.shape.microbatches) - worker.sampleOffset
+    let perStep = UInt64(model.shape.microbatches)
+    let base = worker.skips.samples(step: step, perStep: perStep).lowerBound - worker.sampleOffset
     switch task.stage {
     case 0:
       worker.sums = nil
@@ -299,7 +303,9 @@ extension SimulatedCluster {
     }
     func total(_ node: Range<Int>) -> [UInt64] {
       if let found = sumOf.first(where: { $0.node == node }) { return found.values }
-      guard let (left, right) = LeafTree.children(of: node) else { preconditionFailure("a leaf that nobody has summed") }
+      guard let (left, right) = LeafTree.children(of: node) else {
+        preconditionFailure("a leaf that nobody has summed")
+      }
       return zip(total(left), total(right)).map { StandInModel.added($0, $1) }
     }
     var whole: [UInt64]
@@ -323,7 +329,8 @@ extension SimulatedCluster {
     switch task.stage {
     case 0:
       guard worker.sums != nil, live.step == update.step else {
-        return .failed(.software, "asked to update step \(update.step), holds state \(live.step), sums: \(worker.sums != nil)")
+        return .failed(
+          .software, "asked to update step \(update.step), holds state \(live.step), sums: \(worker.sums != nil)")
       }
       worker.enter("update")
       return .compute(scenario.updateTime)
@@ -371,7 +378,9 @@ extension SimulatedCluster {
 
   private func evaluate(_ step: Step, _ task: inout EngineTask, _ worker: WorkerProcess) -> Progress {
     guard let place = worker.assignment, let live = worker.live, live.step == step, live.parameters == [place.tensors]
-    else { return .failed(.software, "asked to evaluate state \(step), holds \(worker.live?.step.description ?? "none")") }
+    else {
+      return .failed(.software, "asked to evaluate state \(step), holds \(worker.live?.step.description ?? "none")")
+    }
     let model = scenario.model
     let count = scenario.validationMicrobatches
     let replica = place.place.replica
@@ -395,7 +404,9 @@ extension SimulatedCluster {
         send(.validationActivation, step, outputs, to: after, from: worker)
         return .done(.evaluated(Evaluated(step: step, losses: [])))
       }
-      let losses = zip(range, outputs).map { model.loss(position: UInt64($0), output: $1, microbatch: $0) }
+      let losses = zip(range, outputs).map {
+        model.loss(position: StandInModel.validationPosition($0), output: $1, microbatch: $0)
+      }
       return .done(.evaluated(Evaluated(step: step, losses: losses)))
     }
   }
@@ -407,7 +418,8 @@ extension SimulatedCluster {
     let rank = place.place.replica * place.plan.stageCount + place.place.stage
     let values = place.owned.flatMap { [live.values.parameters[$0], live.values.first[$0], live.values.second[$0]] }
     let job = PartJob(
-      step: live.step, generation: generation, file: "worker-\(rank)-g\(generation.number).h5", tensors: place.owned, values: values)
+      step: live.step, generation: generation, file: "worker-\(rank)-g\(generation.number).h5", tensors: place.owned,
+      values: values)
     let time = scenario.partTime / 2 + random.number(0, scenario.partTime)
     queue.push(.partWritten(worker.index, job), at: now + time * disk.slowness)
   }
@@ -415,7 +427,9 @@ extension SimulatedCluster {
   /// Keeps what it owns, and gives it to the worker at the next place.
   private func copy(_ worker: WorkerProcess) {
     guard let place = worker.assignment, let live = worker.live else { return }
-    keep(HeldTensors(step: live.step, parameters: place.ownedRanges, moments: place.ownedRanges, values: live.values), worker)
+    keep(
+      HeldTensors(step: live.step, parameters: place.ownedRanges, moments: place.ownedRanges, values: live.values),
+      worker)
     guard let buddy = place.plan.buddy(of: worker.me) else { return }
     var values = place.owned.map { UInt64($0) }
     for tensor in place.owned {

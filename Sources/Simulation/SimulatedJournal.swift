@@ -12,6 +12,9 @@ struct SimulatedJournal {
     var newestWorker: UInt32 = 0
     var evaluations: [EvaluationRecord] = []
     var checkpoints: Set<Step> = []
+    var skips: [Range<UInt64>] = []
+    /// In which samples were skipped last.
+    var newestSkip: Generation?
     var device: String?
     /// Who has a place in the newest plan.
     var placed: Set<WorkerID> = []
@@ -27,6 +30,7 @@ struct SimulatedJournal {
     case plan(PlanRecord)
     case step(StepRecord)
     case evaluation(EvaluationRecord)
+    case skip(SkipRecord)
 
     var generation: Generation {
       switch self {
@@ -36,6 +40,7 @@ struct SimulatedJournal {
       case .plan(let record): record.generation
       case .step(let record): record.generation
       case .evaluation(let record): record.generation
+      case .skip(let record): record.generation
       }
     }
   }
@@ -74,6 +79,9 @@ struct SimulatedJournal {
       contents.device = record.deviceFingerprint
       contents.placed = Set(record.plan.places.joined())
     case .step(let record): return commit(record)
+    case .skip(let record):
+      contents.skips.append(record.samples)
+      contents.newestSkip = record.generation
     case .evaluation(let record):
       if !contents.evaluations.contains(where: { $0.step == record.step }) { contents.evaluations.append(record) }
     }

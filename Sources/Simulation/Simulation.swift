@@ -31,7 +31,8 @@ public enum Simulation {
   public static func report(_ result: SimulationResult, settings: SimulationSettings, lines: Int = 60) -> String {
     guard let violation = result.violation else { return "seed \(result.seed): no violation" }
     var text = "seed \(result.seed) at \(VirtualTime.text(violation.time)): \(violation.reason)\n"
-    text += "again: transfusion simulate --seed \(result.seed) --workers \(settings.workers) --steps \(settings.steps) --trace\n"
+    text +=
+      "again: transfusion simulate --seed \(result.seed) --workers \(settings.workers) --steps \(settings.steps) --trace\n"
     text += result.faults.isEmpty ? "it needs no fault\n" : "it needs these faults:\n"
     for fault in result.faults { text += "  \(fault)\n" }
     text += "the last events:\n"

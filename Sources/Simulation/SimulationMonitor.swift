@@ -35,7 +35,8 @@ extension SimulatedCluster {
   func committed(_ record: StepRecord, by coordinator: CoordinatorProcess) {
     if record.generation < monitor.newestGeneration {
       return fail(
-        "\(coordinator.name) committed step \(record.step) in \(record.generation), though \(monitor.newestGeneration) has begun")
+        "\(coordinator.name) committed step \(record.step) in \(record.generation), though \(monitor.newestGeneration) has begun"
+      )
     }
     guard record.step < scenario.steps else { return fail("step \(record.step) is beyond the run") }
     let expected = reference.steps[Int(record.step)]
@@ -56,6 +57,14 @@ extension SimulatedCluster {
     monitor.committed = count
     monitor.everCommitted = max(monitor.everCommitted, count)
     stamp(10, Int(record.step))
+  }
+
+  /// Samples are skipped for good: those that are bad, and no others.
+  func skipped(_ record: SkipRecord) {
+    let step = Step(journal.contents.steps.count)
+    guard step < scenario.steps, record.samples.contains(where: scenario.model.poisoned.contains) else {
+      return fail("samples \(record.samples) are skipped before step \(step), and nothing is wrong with them")
+    }
   }
 
   func evaluated(_ record: EvaluationRecord) {
@@ -94,7 +103,8 @@ extension SimulatedCluster {
     }
     for range in held.moments {
       for tensor in range
-      where held.values.first[tensor] != expected.first[tensor] || held.values.second[tensor] != expected.second[tensor] {
+      where held.values.first[tensor] != expected.first[tensor] || held.values.second[tensor] != expected.second[tensor]
+      {
         return fail("\(worker.name) \(occasion): moments of tensor \(tensor) are not those of state \(held.step)")
       }
     }
@@ -112,7 +122,8 @@ extension SimulatedCluster {
       return fail("the checkpoint of step \(request.step) was committed and does not load")
     }
     check(values, is: request.step, "the checkpoint of step \(request.step)")
-    guard request.nextSample == request.step * UInt64(scenario.model.shape.microbatches) else {
+    guard request.nextSample == (request.step == 0 ? 0 : reference.steps[Int(request.step) - 1].samples.upperBound)
+    else {
       return fail("the checkpoint of step \(request.step) goes on at sample \(request.nextSample)")
     }
     guard request.step <= monitor.everCommitted else {
@@ -132,6 +143,8 @@ extension SimulatedCluster {
   /// How a coordinator may end.
   func ended(_ outcome: Outcome, _ coordinator: CoordinatorProcess) {
     checkStore()
+    // Whatever ends one that was followed by another is its own affair.
+    if let generation = coordinator.machine?.state.generation, monitor.newestGeneration > generation { return }
     switch outcome.kind {
     case .done: finished(outcome)
     // None of these without a reason: a run that stops for nothing is no run that survives anything.
@@ -169,13 +182,15 @@ extension SimulatedCluster {
     guard steps.count == Int(scenario.steps) else {
       return fail("the run is done with \(steps.count) of \(scenario.steps) steps in the journal")
     }
-    for (index, record) in steps.enumerated() where record.step != Step(index) || record.samples != reference.steps[index].samples {
+    for (index, record) in steps.enumerated()
+    where record.step != Step(index) || record.samples != reference.steps[index].samples {
       return fail("step \(index) of the journal is \(record)")
     }
     guard store.isCommitted(scenario.steps) else { return fail("the run is done without its last checkpoint") }
     guard store.folders[scenario.steps]?.isDamaged == false else { return }
     check(store.load(scenario.steps, count: scenario.model.tensorCount), is: scenario.steps, "the last checkpoint")
-    if scenario.validationMicrobatches > 0, !journal.contents.evaluations.contains(where: { $0.step == scenario.steps }) {
+    if scenario.validationMicrobatches > 0, !journal.contents.evaluations.contains(where: { $0.step == scenario.steps })
+    {
       fail("the run is done without its last evaluation")
     }
   }

@@ -57,6 +57,7 @@ enum SimulationText {
     case .generation(let generation): "\(generation)"
     case .plan(let record): "the plan of \(record.generation)"
     case .step(let record): "step \(record.step) of \(record.generation)"
+    case .skip(let record): "samples \(record.samples) are skipped"
     case .evaluation(let record): "the evaluation of step \(record.step)"
     }
   }

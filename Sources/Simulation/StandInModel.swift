@@ -1,4 +1,5 @@
 import ClusterModel
+import ControlPlane
 import Wire
 
 /// A model without a model: whole numbers that depend on everything that a trained state depends on.
@@ -10,6 +11,8 @@ struct StandInModel: Sendable {
   var shape: StepShape
   /// The tensors of each unit, in order, without gaps.
   var unitTensors: [Range<Int>]
+  /// Samples whose loss is no number: the steps that would consume them are skipped.
+  var poisoned: Set<UInt64> = []
   var tensorCount: Int { unitTensors.last?.upperBound ?? 0 }
 
   /// The tensors of a stage.
@@ -49,6 +52,8 @@ struct StandInModel: Sendable {
 
   /// What the first stage reads: the sample at a position of the stream.
   func sample(_ position: UInt64) -> UInt64 { mixed(seed &+ 1, position) }
+  /// Beyond every sample of the stream.
+  static func validationPosition(_ index: Int) -> UInt64 { 1 << 40 + UInt64(index) }
   func validationSample(_ index: Int) -> UInt64 { mixed(seed &+ 2, UInt64(index)) }
 
   func forward(_ input: UInt64, through tensors: Range<Int>, _ parameters: [UInt64]) -> UInt64 {
@@ -77,7 +82,8 @@ struct StandInModel: Sendable {
 
   func loss(position: UInt64, output: UInt64, microbatch: Int) -> MicrobatchLoss {
     MicrobatchLoss(
-      microbatch: UInt32(microbatch), languageModelSum: Double(output >> 44), targetTokens: 1 + position % 3,
+      microbatch: UInt32(microbatch),
+      languageModelSum: poisoned.contains(position) ? .nan : Double(output >> 44), targetTokens: 1 + position % 3,
       diffusionSum: Double((output >> 20) & 0xFFFFF), images: position % 2)
   }
 
@@ -107,6 +113,15 @@ struct StandInModel: Sendable {
     /// `states[s]` is the state after s steps.
     var states: [Values]
     var steps: [ExpectedStep]
+    var skips = SkippedSamples()
+  }
+
+  /// What the data index says of some samples.
+  func denominators(_ samples: Range<UInt64>) -> StepDenominators {
+    samples.reduce(into: StepDenominators(targetTokens: 0, images: 0)) {
+      $0.targetTokens += 1 + $1 % 3
+      $0.images += $1 % 2
+    }
   }
 
   /// All states, computed by one worker without any machine.
@@ -116,8 +131,15 @@ struct StandInModel: Sendable {
     let tensors = 0..<tensorCount
     let leafSize = shape.microbatches / shape.leaves
     for step in 0..<count {
-      let base = step * UInt64(shape.microbatches)
-      var expected = ExpectedStep(samples: base..<base + UInt64(shape.microbatches))
+      let perStep = UInt64(shape.microbatches)
+      while reference.skips.samples(step: step, perStep: perStep).contains(where: poisoned.contains) {
+        do {
+          try reference.skips.insert(reference.skips.samples(step: step, perStep: perStep), perStep: perStep)
+        } catch { preconditionFailure("\(error)") }
+      }
+      let samples = reference.skips.samples(step: step, perStep: perStep)
+      let base = samples.lowerBound
+      var expected = ExpectedStep(samples: samples)
       var language = 0.0
       var diffusion = 0.0
       var leaves: [[UInt64]] = []
@@ -158,7 +180,7 @@ struct StandInModel: Sendable {
   func evaluation(_ state: Values, microbatches: Int) -> [MicrobatchLoss] {
     (0..<microbatches).map { index in
       let output = forward(validationSample(index), through: 0..<tensorCount, state.parameters)
-      return loss(position: UInt64(index), output: output, microbatch: index)
+      return loss(position: Self.validationPosition(index), output: output, microbatch: index)
     }
   }
 }

@@ -46,11 +46,14 @@ final class WorkerProcess {
   var assignment: Assignment?
   /// The state that it trains.
   var live: HeldTensors?
+  /// In which `live` was prepared.
+  var liveGeneration = Generation(0)
   /// Sums of the step after `live`, of the tensors whose moments it holds.
   var sums: [UInt64]?
   var copies: [HeldTensors] = []
   /// What it held before the generation that is beginning.
   var carried: HeldTensors?
+  var skips = SkippedSamples()
   /// Planted: how far its sample stream is off.
   var sampleOffset: UInt64 = 0
 
@@ -139,8 +142,11 @@ extension SimulatedCluster {
 
   func receive(_ envelope: Envelope, at worker: WorkerProcess) {
     if trace != nil {
-      if case .coordinatorHeartbeat = envelope.message {} else {
-        note("\(worker.name) (\(worker.machine.state.worker?.description ?? "new")) <- \(SimulationText.envelope(envelope))")
+      if case .coordinatorHeartbeat = envelope.message {
+      } else {
+        note(
+          "\(worker.name) (\(worker.machine.state.worker?.description ?? "new")) <- \(SimulationText.envelope(envelope))"
+        )
       }
     }
     if scenario.planted.contains(.obeyOldCoordinator), envelope.generation < worker.machine.state.generation {
@@ -198,7 +204,9 @@ extension SimulatedCluster {
     worker.carried = nil
     if workerAt[worker.slot] == worker.index { workerAt[worker.slot] = nil }
     note("\(worker.name) on host \(worker.slot) is gone")
-    if let after = successorAfter { queue.push(.startWorker(slot: worker.slot), at: now + after) }
+    // Once everything is repaired nobody stays away.
+    let after = successorAfter ?? (isHealed && worker.slot < scenario.workers ? VirtualTime.second : nil)
+    if let after { queue.push(.startWorker(slot: worker.slot), at: now + after) }
   }
 
   // MARK: The control connection
@@ -211,7 +219,8 @@ extension SimulatedCluster {
   func connect(_ worker: WorkerProcess) {
     guard let listener, worker.coordinator != listener else { return }
     let host = coordinators[listener].host
-    if let end = network.blockedUntil(from: worker.slot, to: host) ?? network.blockedUntil(from: host, to: worker.slot) {
+    if let end = network.blockedUntil(from: worker.slot, to: host) ?? network.blockedUntil(from: host, to: worker.slot)
+    {
       queue.push(.connect(worker.index), at: max(end, now) + random.number(10_000, 300_000))
       return
     }

@@ -90,6 +90,7 @@ public final class WorkerProcess {
   public func run() throws -> WorkerOutcome {
     defer { engine.stop() }
     let hello = try engine.introduce(dataEndpoint: dataPlane.endpoint)
+    log.debug("saying hello to \(options.address)")
     try feed(.started(hello))
     let tick = Duration.milliseconds(Self.pollMilliseconds)
     var nextTick = clock.now + tick

@@ -12,7 +12,7 @@ struct BenchCommand: ParsableCommand {
       """,
     subcommands: [
       BenchComputeCommand.self, BenchAllReduceCommand.self, BenchPipelineCommand.self, BenchCheckpointCommand.self,
-      BenchDataCommand.self,
+      BenchDataCommand.self, BenchRecoveryCommand.self,
     ])
 }
 
@@ -91,7 +91,7 @@ struct BenchComputeCommand: ParsableCommand {
 
 extension BenchmarkPreset: ExpressibleByArgument {}
 
-private func atLeastOne(_ values: (name: String, value: Int)...) throws {
+func atLeastOne(_ values: (name: String, value: Int)...) throws {
   for (name, value) in values where value < 1 {
     throw ValidationError("\(name) is \(value); it must be at least 1")
   }

@@ -7,13 +7,16 @@ struct LineLogHandler: LogHandler {
   var logLevel = Logger.Level.info
   var metadata = Logger.Metadata()
 
+  /// To the millisecond: what happens after a death happens within seconds.
+  private static let timeFormat = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
+
   subscript(metadataKey key: String) -> Logger.Metadata.Value? {
     get { metadata[key] }
     set { metadata[key] = newValue }
   }
 
   func log(event: LogEvent) {
-    let time = Date().formatted(.iso8601)
+    let time = Date().formatted(Self.timeFormat)
     write("\(time) \(event.level) \(event.message)")
   }
 }

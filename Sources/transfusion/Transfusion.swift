@@ -13,6 +13,7 @@ struct Transfusion: AsyncParsableCommand {
       TrainCommand.self, ResumeCommand.self, StatusCommand.self, PlanCommand.self, CoordinatorCommand.self,
       WorkerCommand.self, CheckpointCommand.self, LedgerCommand.self, DataCommand.self, KeysCommand.self,
       ConfigurationCommand.self, VerifyCommand.self, BenchCommand.self,
+      SimulateCommand.self,
     ])
 }
 

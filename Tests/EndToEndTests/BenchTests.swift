@@ -44,6 +44,24 @@ import Testing
     #expect(try FileManager.default.contentsOfDirectory(atPath: folder.url.path).isEmpty)
   }
 
+  @Test func recoveryIsMeasuredAndLeavesNothing() throws {
+    let folder = try TemporaryFolder()
+    let figures = try figures(
+      Command.run(
+        ["bench", "recovery", "--rounds", "1", "--pairs", "1", "--steps", "10", "--json"] + Self.tiny, seconds: 240,
+        environment: ["TMPDIR": folder.url.path]))
+    for fault in ["killedWorker", "stoppedWorker", "killedCoordinator"] {
+      #expect(figures["\(fault).seconds"] ?? 0 > 0, "\(fault)")
+      // The other worker is a replica, and has everything.
+      #expect(figures["\(fault).stepsAgain"] ?? 9 <= 1, "\(fault)")
+    }
+    // Silence, where the other deaths close a connection.
+    #expect(figures["stoppedWorker.detectionSeconds"] ?? 0 > 1.5)
+    #expect(figures["join.firstMicrobatchSeconds"] ?? 0 > 0)
+    #expect(figures["journalSeconds"] ?? 0 > 0 && figures["pairRatio"] ?? 0 > 0)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.url.path).isEmpty)
+  }
+
   @Test(arguments: [SIGINT, SIGTERM]) func aSignalEndsEverything(_ signal: Int32) throws {
     let folder = try TemporaryFolder()
     let running = try Command.Running(

@@ -33,7 +33,7 @@ import Testing
 
   @Test(.timeLimit(.minutes(5))) func noDecoderCrashesHangsOrTakesAllMemory() throws {
     let findings = FileManager.default.temporaryDirectory.appending(path: "fuzz-findings-\(UUID().uuidString)")
-    let (code, output) = try run(["--each", "3000", "--seed", "4", "--findings", findings.path])
+    let (code, output) = try run(["--each", "2000", "--seed", "4", "--findings", findings.path])
     #expect(code == 0, "\(output)")
   }
 }

@@ -12,6 +12,7 @@ import Testing
     "Tracing": ["ClusterModel"],
     "Wire": ["ClusterModel", "Tracing"],
     "ControlPlane": ["ClusterModel", "Schedules", "Wire"],
+    "Simulation": ["ClusterModel", "ControlPlane", "Wire"],
     "Digests": ["CSystem"],
     "Kernels": ["KernelInterface", "CVector"], "KernelsAMX": ["KernelInterface", "CTiles"],
     "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAMX", "COneDNN", "CProcessor"],
@@ -33,7 +34,8 @@ import Testing
       "TrainingData", "Configuration", "Coordinator", "Worker",
     ],
     "Worker": [
-      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Collectives", "Checkpoints", "Compute", "TransfusionModel",
+      "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Collectives", "Checkpoints", "Compute",
+      "TransfusionModel",
       "Optimizers", "TrainingData", "Configuration", "Tracing", "CSystem",
     ],
   ]
@@ -43,7 +45,7 @@ import Testing
     "CImages": ["TrainingData"], "CProcessor": ["Compute"], "CVector": ["Kernels"], "CTiles": ["KernelsAMX"],
   ]
   /// Modules without sockets, files, clocks or randomness: they import nothing that has them.
-  static let pure: Set<String> = ["ClusterModel", "Schedules", "ControlPlane"]
+  static let pure: Set<String> = ["ClusterModel", "Schedules", "ControlPlane", "Simulation"]
 
   static func imports(_ file: SourceTree.File) -> [String] {
     SourceTree.code(file).compactMap { _, text in

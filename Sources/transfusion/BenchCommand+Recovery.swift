@@ -1,0 +1,36 @@
+import ArgumentParser
+import Benchmarks
+import Foundation
+
+/// `transfusion bench recovery`.
+struct BenchRecoveryCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "recovery",
+    abstract: "How soon training goes on after a death, how soon a worker takes part, and what that costs.",
+    discussion: """
+      Faults are brought about in a run of a tiny model of two workers, whose step is a fraction of a second. The cost \
+      of heartbeats, journal and copies is that of a run of the model that is asked for here, to which nothing happens.
+      """)
+
+  @OptionGroup var model: BenchModelOptions
+  @Option(help: "Times that each fault is brought about.")
+  var rounds = 3
+  @Option(help: "Runs with and without copies, alternating; 0 measures faults alone.")
+  var pairs = 2
+  @Option(help: "Steps that are measured in each of these runs, after two that are not.")
+  var steps = 20
+  @OptionGroup var output: BenchOutputOptions
+
+  func validate() throws {
+    try atLeastOne(("--rounds", rounds))
+    if pairs < 0 { throw ValidationError("--pairs is \(pairs); it must not be negative") }
+    if steps < 10 { throw ValidationError("--steps is \(steps); with fewer than 10 there is no copy among them") }
+  }
+
+  func run() throws {
+    let benchmark = RecoveryBenchmark(
+      rounds: rounds, preset: model.preset, rows: model.rows, length: model.length, patches: model.patches,
+      precision: model.precision.value, pairs: pairs, steps: steps)
+    try output.measure { try benchmark.run(scope: $0, progress: $1) }
+  }
+}
