@@ -9,7 +9,8 @@ import Wire
 /// `updated`, `evaluated` with `all` or letters, `part`/`partfailed` likewise with `step=`, `heartbeat a progress=
 /// phase=`, `leaving a`, `failed a [kind=]`, `refuse a`, `tick n`, `stop`, `journaled s`, `notreproduced s`,
 /// `journalfailed`, `superseded`, `committed s`, `commitfailed s`, `status o`, `step`, `state`. Reports take `step=`,
-/// `gen=`, `run=`, `as=` (claimed worker number), `order=`, `loss=`, `norm=`, `skip=`, `twice=`, `tokens=`, `data=`.
+/// `gen=`, `run=`, `as=` (claimed worker number), `order=`, `loss=`, `norm=`, `skip=`, `twice=`, `tokens=`, `data=`,
+/// `seconds=` (of the backward passes).
 ///
 /// `standing a [live=] [parameters=0-4] [moments=0-4] [sums=yes] [copy=] [copied-parameters=] [copied-moments=] [since=]` says what a worker holds; before `ready`,
 /// members that were asked and have not answered say that they hold nothing. Before `updated`, a step that is on its
@@ -47,6 +48,9 @@ struct ScenarioWorld {
     case "status":
       message(.statusRequest, as: .observer, from: names[0], options)
     case "state": describe()
+    case "slowest":
+      let slowest = machine?.slowest.map { "\($0.worker), \($0.phase), \($0.seconds) s" }
+      output.append(slowest ?? "nobody is slowest")
     case "step":
       for kind in ["reduced", "updated"] {
         if kind == "updated" { writeJournal() }
@@ -185,7 +189,10 @@ struct ScenarioWorld {
     case "reduced":
       content = .reduced(
         Reduced(step: step, losses: losses(of: worker, options), norms: norms(of: worker, options)))
-    case "updated": content = .updated(Updated(step: step, phases: PhaseSeconds(), memoryBytes: 1))
+    case "updated":
+      var phases = PhaseSeconds()
+      phases.backward = Double(options["seconds"] ?? "") ?? 0
+      content = .updated(Updated(step: step, phases: phases, memoryBytes: 1))
     case "evaluated": content = .evaluated(Evaluated(step: step, losses: losses(of: worker, options)))
     case "part":
       let file = options["file"] ?? "worker-\(worker.number).h5"
