@@ -77,7 +77,10 @@ final class Socket {
     try set(ZMQ_TCP_KEEPALIVE_INTVL, 10)
     try set(ZMQ_TCP_KEEPALIVE_CNT, 6)
     switch kind {
-    case .router: try set(ZMQ_ROUTER_MANDATORY, 1)
+    case .router:
+      try set(ZMQ_ROUTER_MANDATORY, 1)
+      // Thousands of workers come back at once when the coordinator is started again.
+      try set(ZMQ_BACKLOG, 4_096)
     case .dealer:
       // Queue for peers that are connected only: a message never waits for a process that may never come.
       try set(ZMQ_IMMEDIATE, 1)
@@ -138,6 +141,14 @@ final class Socket {
       }
       throw Self.failure("zmq_connect to \(endpoint)")
     }
+  }
+
+  /// Connects a router socket; the other end is known here by `name`, which must not begin with 0.
+  func connect(_ endpoint: Endpoint, as name: [UInt8], _ security: Security) throws(TransportError) {
+    guard zmq_setsockopt(handle, ZMQ_CONNECT_ROUTING_ID, name, name.count) == 0 else {
+      throw Self.failure("zmq_setsockopt(ZMQ_CONNECT_ROUTING_ID)")
+    }
+    try connect(endpoint, security)
   }
 
   /// The next part, or nil when there is none now.
