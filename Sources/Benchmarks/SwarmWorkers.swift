@@ -17,7 +17,7 @@ public struct SwarmWorkers {
 
   static let beatSeconds = 1.0
   /// Workers that have said hello and are not welcomed yet: the coordinator records each of them on disk.
-  static let mostWaiting = 256
+  static let mostWaiting = 64
   static let tensorCount = 3
   static let targetTokens: UInt64 = 10
   static let dataFingerprint = "data"
@@ -28,6 +28,8 @@ public struct SwarmWorkers {
     var order: UInt64 = 0
     var step: Step = 0
     var rank: Int?
+    /// The report of the step that comes next, made while nothing is to be done: a barrier measures the coordinator.
+    var prepared: (generation: Generation, order: UInt64, step: Step, bytes: [UInt8])?
   }
 
   public init(address: String, first: Int, count: Int, total: Int, pauseSeconds: Double) {
@@ -83,6 +85,11 @@ public struct SwarmWorkers {
           members[index].worker = welcome.worker
           run = envelope.run
           members[index].generation = max(members[index].generation, envelope.generation)
+          try say(.heartbeat(heartbeat(members[index], beats)), index)
+        case .introduce:
+          var hello = hello(index)
+          hello.worker = members[index].worker
+          try say(.hello(hello), index)
         case .regroup:
           members[index].generation = envelope.generation
           try say(.standing(Standing()), index, order: envelope.order)
@@ -97,6 +104,12 @@ public struct SwarmWorkers {
             order: envelope.order)
         case .runStep(let step):
           members[index].step = step
+          if let prepared = members[index].prepared, prepared.generation == envelope.generation,
+            prepared.order == envelope.order, prepared.step == step
+          {
+            try swarm.send(prepared.bytes, from: number)
+            continue
+          }
           guard let rank = members[index].rank else { continue }
           try say(.reduced(reduced(step, rank)), index, order: envelope.order)
         case .update(let update):
@@ -106,6 +119,13 @@ public struct SwarmWorkers {
             late.append((Date().addingTimeInterval(pauseSeconds), index, answer))
           } else {
             try say(answer, index, order: envelope.order)
+          }
+          if let rank = members[index].rank {
+            let next = Envelope(
+              run: run, generation: envelope.generation,
+              sender: members[index].worker.map { .worker($0) } ?? .candidate,
+              order: envelope.order + 1, message: .reduced(reduced(update.step + 1, rank)))
+            members[index].prepared = (next.generation, next.order, update.step + 1, next.encoded())
           }
         case .stop, .refused: return
         default: break
@@ -124,17 +144,19 @@ public struct SwarmWorkers {
         let index = beats % count
         beats += 1
         guard members[index].worker != nil else { continue }
-        try say(
-          .heartbeat(
-            Heartbeat(
-              progress: UInt64(beats / count), step: members[index].step, phase: "idle", microbatchesPerSecond: 1,
-              memoryBytes: 1 << 20, order: members[index].order)), index)
+        try say(.heartbeat(heartbeat(members[index], beats)), index)
       }
       if now >= nextReport {
         nextReport = now.addingTimeInterval(1)
         report(welcomed, beats)
       }
     }
+  }
+
+  private func heartbeat(_ member: Member, _ beats: Int) -> Heartbeat {
+    Heartbeat(
+      progress: UInt64(beats / count), step: member.step, phase: "idle", microbatchesPerSecond: 1,
+      memoryBytes: 1 << 20, order: member.order)
   }
 
   private func hello(_ index: Int) -> Hello {

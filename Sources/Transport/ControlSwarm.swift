@@ -33,7 +33,11 @@ package final class ControlSwarm {
 
   /// Queues a message of worker `number`; never blocks.
   package func send(_ envelope: Envelope, from number: UInt32) throws(TransportError) {
-    for (message, more) in [(Message(copying: Self.name(number)), true), (try Message(envelope), false)] {
+    try send(envelope.encoded(), from: number)
+  }
+  /// The same with an envelope that is encoded already.
+  package func send(_ bytes: [UInt8], from number: UInt32) throws(TransportError) {
+    for (message, more) in [(Message(copying: Self.name(number)), true), (Message(copying: bytes), false)] {
       switch socket.send(message, more: more) {
       case .sent: break
       case .unreachable: throw .peerUnreachable
@@ -61,7 +65,9 @@ package final class ControlSwarm {
     if let known { return decoded[known].envelope }
     let bytes = message.bytes
     guard let envelope = try? Envelope(decoding: bytes) else { return nil }
-    if decoded.count == 4 { decoded.removeFirst() }
+    // Those of single workers would drive out what all get.
+    if case .welcome = envelope.message { return envelope }
+    if decoded.count == 6 { decoded.removeFirst() }
     decoded.append((bytes, envelope))
     return envelope
   }
