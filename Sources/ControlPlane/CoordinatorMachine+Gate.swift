@@ -102,8 +102,8 @@ extension CoordinatorMachine {
   private mutating func admitted(_ worker: WorkerID, isBack: Bool) -> [CoordinatorDirective] {
     switch state.phase {
     case .assembling:
-      if isBack, !state.hasFormed, state.graceTick == nil {
-        // A restarted coordinator: the others are on their way back, too, or will not come.
+      if isBack, state.awaited.contains(worker), state.graceTick == nil {
+        // A restarted coordinator, or a network that was away: the others are on their way back, too, or will not come.
         state.graceTick = state.now + settings.limits.graceTicks
       }
       return assembled()

@@ -13,9 +13,9 @@ extension CoordinatorMachine {
       // What workers hold is worth waiting for a moment: with all of them not a step is computed again.
       isComplete = state.now >= grace || state.awaited.isSubset(of: state.membership.members.keys)
     } else {
-      isComplete = state.membership.count >= settings.expectedWorkers
+      isComplete = state.hasFormed || state.membership.count >= settings.expectedWorkers
     }
-    guard isComplete || state.hasFormed else { return [] }
+    guard isComplete else { return [] }
     if case .failure(let error) = decidePlan() {
       // The workers that the user asked for are here and it cannot be done with them: more of the same do not help.
       if !state.hasFormed, isComplete, state.graceTick == nil { return stop(.configuration, "\(error)") }
@@ -35,6 +35,8 @@ extension CoordinatorMachine {
   mutating func reassemble(_ reason: String) -> [CoordinatorDirective] {
     state.phase = .assembling
     state.waitingReason = nil
+    // Whoever comes back first is to wait a moment for the others.
+    if state.membership.count == 0 { state.awaited = Set(placed) }
     return wait(reason)
   }
 

@@ -37,7 +37,10 @@ struct RunOpening {
       log.info("resuming from the checkpoint of step \(manifest.step)")
     }
     let from = found.manifest?.step ?? 0
-    if committed > from { log.info("steps \(from) to \(committed - 1) were committed after it and are computed again") }
+    if committed > from {
+      log.info(
+        "steps \(from) to \(committed - 1) were committed after it: they are made anew unless workers still hold them")
+    }
 
     try journal.set(.run, run.text)
     try journal.set(.identity, settings.identity)

@@ -207,7 +207,9 @@ extension SimulatedCluster {
     let copies = worker.copies + [worker.carried].compactMap { $0 }
     for copy in copies { check(copy, of: worker, "stands with a copy") }
     return .done(
-      .standing(Standing(live: worker.live?.held, hasSums: worker.sums != nil, copies: copies.map(\.held),
+      .standing(
+        Standing(
+          live: worker.live?.held, hasSums: worker.sums != nil, copies: copies.map(\.held),
           generation: worker.liveGeneration)))
   }
 

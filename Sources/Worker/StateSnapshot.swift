@@ -44,6 +44,7 @@ final class StateCopies: Sendable {
   private let lock = NSLock()
   // Safe because every access is under `lock`.
   nonisolated(unsafe) private var own: [StateSnapshot] = []
+  // Safe for the same reason.
   nonisolated(unsafe) private var wards: [StateSnapshot] = []
 
   func keepOwn(_ snapshot: StateSnapshot) { lock.withLock { Self.keep(snapshot, &own) } }
