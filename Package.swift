@@ -114,7 +114,7 @@ let package = Package(
       name: "Benchmarks",
       dependencies: [
         "ClusterModel", "Wire", "Transport", "Collectives", "Compute", "TransfusionModel", "Optimizers", "Randomness",
-        "TrainingData", "Configuration", "Coordinator", "Worker",
+        "TrainingData", "Configuration", "ControlPlane", "Coordinator", "Worker",
       ]),
     .executableTarget(
       name: "transfusion",

@@ -109,7 +109,10 @@ public struct BenchmarkEnvironment: Sendable {
 enum PeakMemory {
   /// Bytes of VmHWM; nil where the kernel does not say.
   static var bytes: Int? {
-    guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8) else { return nil }
+    (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)).flatMap(bytes(inStatus:))
+  }
+  /// The same from the text of a process's status.
+  static func bytes(inStatus text: String) -> Int? {
     for line in text.split(separator: "\n") where line.hasPrefix("VmHWM:") {
       return line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) }.map {
         $0 << 10

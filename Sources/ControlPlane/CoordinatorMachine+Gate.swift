@@ -119,8 +119,10 @@ extension CoordinatorMachine {
   /// Sends the newest order again to a worker that owes its answer and has not got it.
   /// - Parameter has: the newest order that it says it has.
   private mutating func resendOrder(to worker: WorkerID, has: UInt64) -> [CoordinatorDirective] {
-    guard owes(worker), has < state.order.number,
-      state.now - (state.order.sentTick[worker] ?? 0) >= settings.limits.resendTicks
+    // The more workers there are, the longer an order is on its way to all of them: what is sent again too early is
+    // in the way of what comes next.
+    let patience = settings.limits.resendTicks * UInt64(1 + state.membership.count / 512)
+    guard owes(worker), has < state.order.number, state.now - (state.order.sentTick[worker] ?? 0) >= patience
     else { return [] }
     return sendOrder(to: worker)
   }

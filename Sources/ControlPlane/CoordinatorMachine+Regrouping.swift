@@ -90,11 +90,21 @@ extension CoordinatorMachine {
 
   /// Workers that are alike on one host compete while they measure, one more than the other by chance: they
   /// count as equally fast, at the mean of what they measured.
-  static func speed(of worker: Hello, among all: [Hello]) -> Double {
-    let alike = all.filter {
-      $0.host == worker.host && $0.threads == worker.threads && $0.deviceFingerprint == worker.deviceFingerprint
+  static func speeds(of workers: [Hello]) -> [Double] {
+    struct Kind: Hashable {
+      var host: String
+      var threads: UInt32
+      var device: String
+      init(_ hello: Hello) { (host, threads, device) = (hello.host, hello.threads, hello.deviceFingerprint) }
     }
-    return alike.reduce(0) { $0 + $1.gigaflopsPerSecond } / Double(max(alike.count, 1))
+    var measured: [Kind: (sum: Double, count: Double)] = [:]
+    for worker in workers {
+      let before = measured[Kind(worker)] ?? (0, 0)
+      measured[Kind(worker)] = (before.sum + worker.gigaflopsPerSecond, before.count + 1)
+    }
+    return workers.map { worker in
+      measured[Kind(worker)].map { $0.sum / $0.count } ?? worker.gigaflopsPerSecond
+    }
   }
 
   /// The plan for all members that stay.
@@ -102,10 +112,9 @@ extension CoordinatorMachine {
     let members = state.membership.sorted.filter {
       state.leavers[$0.worker] == nil && !state.expelled.contains($0.worker)
     }
-    let hellos = members.map(\.hello)
-    let capacities = members.map { member in
+    let capacities = zip(members, Self.speeds(of: members.map(\.hello))).map { member, speed in
       WorkerCapacity(
-        worker: member.worker, gigaflopsPerSecond: Self.speed(of: member.hello, among: hellos),
+        worker: member.worker, gigaflopsPerSecond: speed,
         memoryLimitBytes: member.hello.memoryLimitBytes == 0 ? .max : member.hello.memoryLimitBytes)
     }
     return Result { () throws(PlanError) in

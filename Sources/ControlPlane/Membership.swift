@@ -17,7 +17,10 @@ public struct Membership: Hashable, Sendable {
   }
 
   public private(set) var members: [WorkerID: Member] = [:]
+  /// All members, ascending.
+  private var ids: [WorkerID] = []
   private var workerOf: [Connection: WorkerID] = [:]
+  private var workerOfProcess: [ProcessKey: WorkerID] = [:]
   private var nextNumber: UInt32
   /// Processes that are not let in again.
   private var banned: [Hello] = []
@@ -31,7 +34,7 @@ public struct Membership: Hashable, Sendable {
   }
 
   /// All members, by ID.
-  public var sorted: [Member] { members.values.sorted { $0.worker < $1.worker } }
+  public var sorted: [Member] { ids.compactMap { members[$0] } }
   public var count: Int { members.count }
   public func worker(at connection: Connection) -> WorkerID? { workerOf[connection] }
   public subscript(worker: WorkerID) -> Member? { members[worker] }
@@ -61,9 +64,8 @@ public struct Membership: Hashable, Sendable {
     }
     if let known = workerOf[connection] { return .again(known) }
     // What a hello says anybody can say: another key is another worker, and takes over nothing.
-    if let old = members.values.first(where: {
-      Self.isSameProcess($0.hello, hello) && $0.connection.publicKey == connection.publicKey
-    }) {
+    let process = ProcessKey(hello, connection)
+    if let worker = workerOfProcess[process], let old = members[worker] {
       workerOf[old.connection] = nil
       workerOf[connection] = old.worker
       members[old.worker]?.connection = connection
@@ -79,7 +81,7 @@ public struct Membership: Hashable, Sendable {
         "this worker computes on \(hello.deviceFingerprint) but the run was computed on \(device), and its bits would "
           + "differ: join from a host with such a processor, or start a new run")
     }
-    if let other = sorted.first, other.hello.deviceFingerprint != hello.deviceFingerprint {
+    if let other = ids.first.flatMap({ members[$0] }), other.hello.deviceFingerprint != hello.deviceFingerprint {
       return .refused(
         "this worker computes on \(hello.deviceFingerprint) but \(other.name) on \(other.hello.deviceFingerprint): "
           + "all workers of a run must agree, or their bits would differ")
@@ -95,9 +97,26 @@ public struct Membership: Hashable, Sendable {
       nextNumber += 1
     }
     workerOf[connection] = worker
+    workerOfProcess[process] = worker
+    // Nearly always at the end.
+    ids.insert(worker, at: (ids.lastIndex { $0 < worker } ?? -1) + 1)
     members[worker] = Member(
       worker: worker, connection: connection, hello: hello, lastHeardTick: now, lastProgressTick: now)
     return .admitted(worker)
+  }
+
+  /// A process as its hello tells, with the key that it proved to hold.
+  private struct ProcessKey: Hashable {
+    var host: String
+    var processID: Int32
+    var dataEndpoint: String
+    var publicKey: [UInt8]
+    init(_ hello: Hello, _ connection: Connection) {
+      host = hello.host
+      processID = hello.processID
+      dataEndpoint = hello.dataEndpoint
+      publicKey = connection.publicKey
+    }
   }
 
   /// The data endpoint tells processes of equal host name and process ID (containers) apart.
@@ -141,5 +160,7 @@ public struct Membership: Hashable, Sendable {
   mutating func remove(_ worker: WorkerID) {
     guard let member = members.removeValue(forKey: worker) else { return }
     workerOf[member.connection] = nil
+    workerOfProcess[ProcessKey(member.hello, member.connection)] = nil
+    ids.removeAll { $0 == worker }
   }
 }

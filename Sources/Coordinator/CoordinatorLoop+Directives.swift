@@ -89,7 +89,9 @@ extension CoordinatorLoop {
   }
 
   private func commit(_ record: StepRecord) {
-    let seconds = (stepBegan.map { $0.at.duration(to: .now) / .seconds(1) } ?? 0) + (updateSeconds ?? 0)
+    let barrierSeconds = stepBegan.map { $0.at.duration(to: .now) / .seconds(1) } ?? 0
+    barrier(record.step, barrierSeconds)
+    let seconds = barrierSeconds + (updateSeconds ?? 0)
     let journalBegan = trace?.now ?? 0
     do throws(CoordinatorError) {
       let now = Date().timeIntervalSince1970
@@ -144,7 +146,7 @@ extension CoordinatorLoop {
   }
 
   private func logStep(_ record: StepRecord) {
-    let report = status()
+    let report = status(withWorkers: false)
     var parts = ["step \(record.step + 1)/\(settings.totalSteps)"]
     if let weight = settings.diffusionWeight {
       parts.append(String(format: "loss %.4f", record.loss(diffusionWeight: weight)))

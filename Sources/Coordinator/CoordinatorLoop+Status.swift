@@ -39,7 +39,8 @@ extension CoordinatorLoop {
   }
 
   /// From memory alone.
-  func status() -> StatusReport {
+  /// - Parameter withWorkers: whether each worker is listed, which after every step would be much for thousands.
+  func status(withWorkers: Bool = true) -> StatusReport {
     let state = machine.state
     // A step whose commit is being reported counts already.
     let step = max(state.step, history.steps.last.map { $0.record.step + 1 } ?? 0)
@@ -65,7 +66,7 @@ extension CoordinatorLoop {
     report.slowest = machine.slowest.map { .init(worker: $0.worker.number, phase: $0.phase, seconds: $0.seconds) }
     report.skippedSamples = state.skips.isEmpty ? nil : state.skips.count
     report.expectedWorkers = settings.expectedWorkers
-    report.workers = machine.workerViews.map { view in
+    report.workers = (withWorkers ? machine.workerViews : []).map { view in
       .init(
         id: view.worker.number, host: view.host, rank: view.rank, stage: view.stage, replica: view.replica,
         state: view.state, phase: view.phase, microbatchesPerSecond: view.microbatchesPerSecond,

@@ -31,6 +31,8 @@ final class CoordinatorLoop {
   var traceStepBegan: UInt64?
 
   var progress: (StatusReport) -> Void = { _ in }
+  /// Told of each step how long it took from its first order to its last report.
+  var barrier: (Step, Double) -> Void = { _, _ in }
   /// The socket's names of the members' connections, and of whoever is being answered.
   var peers: [Connection: PeerIdentity] = [:]
   /// Nil where traffic is plain.

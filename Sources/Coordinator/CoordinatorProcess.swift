@@ -51,9 +51,14 @@ public final class CoordinatorProcess {
   deinit { directory.withdraw() }
 
   /// Runs until the run is over; blocks.
-  /// - Parameter progress: called after each committed step and validation.
-  public func run(progress: @escaping (StatusReport) -> Void = { _ in }) throws -> CoordinatorOutcome {
+  /// - Parameters:
+  ///   - progress: called after each committed step and validation; without the list of workers after a step.
+  ///   - barrier: called before each commit with the seconds from the step's first order to its last report.
+  public func run(
+    progress: @escaping (StatusReport) -> Void = { _ in }, barrier: @escaping (Step, Double) -> Void = { _, _ in }
+  ) throws -> CoordinatorOutcome {
     loop.progress = progress
+    loop.barrier = barrier
     let outcome = try loop.run(stopCount: stopCount)
     directory.withdraw()
     return CoordinatorOutcome(outcome)

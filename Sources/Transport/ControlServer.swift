@@ -5,12 +5,18 @@ public struct PeerIdentity: Hashable, Sendable, CustomStringConvertible {
   let bytes: [UInt8]
   /// The key that it proved to hold; nil where traffic is plain.
   public let key: PublicKey?
+  /// Made for every message that arrives.
   public var description: String {
-    "peer "
-      + bytes.map { byte in
-        let digits = String(byte, radix: 16)
-        return digits.count < 2 ? "0" + digits : digits
-      }.joined()
+    let digits = StaticString("0123456789abcdef")
+    return String(unsafeUninitializedCapacity: 5 + 2 * bytes.count) { text in
+      // Safe because each index is below the capacity, and each digit below 16.
+      for (index, character) in "peer ".utf8.enumerated() { text[index] = character }
+      for (index, byte) in bytes.enumerated() {
+        text[5 + 2 * index] = digits.utf8Start[Int(byte >> 4)]
+        text[6 + 2 * index] = digits.utf8Start[Int(byte & 15)]
+      }
+      return 5 + 2 * bytes.count
+    }
   }
 }
 
@@ -49,6 +55,8 @@ public final class ControlServer {
   private let authenticator: Authenticator?
   private var rates: ConnectionRates
   private let clock = ContinuousClock()
+  /// What was sent last to more than one, encoded: an order goes to every worker.
+  private var encoded: [(envelope: Envelope, message: Message)] = []
 
   /// - Parameters:
   ///   - listen: `tcp://127.0.0.1:7070`, `tcp://127.0.0.1:*` for a free port, or `ipc:///path`.
@@ -129,13 +137,27 @@ public final class ControlServer {
     return admitted.find(text)
   }
 
+  /// Orders and heartbeats are the same for many workers: they are encoded once, and the bytes shared.
+  private func payload(of envelope: Envelope) throws(TransportError) -> Message {
+    if let known = encoded.first(where: { $0.envelope == envelope }) { return Message(sharing: known.message) }
+    let message = try Message(envelope)
+    switch envelope.message {
+    case .regroup, .prepare, .runStep, .update, .evaluate, .save, .coordinatorHeartbeat, .stop:
+      // Heartbeats come in two kinds: to those who owe something, and to the others.
+      if encoded.count == 3 { encoded.removeFirst() }
+      encoded.append((envelope, message))
+      return Message(sharing: message)
+    default: return message
+    }
+  }
+
   /// Queues a message for a peer; never blocks.
   /// - Throws: ``TransportError``: `peerUnreachable` when it has gone or is not admitted
   ///   any more, `congested` when it takes nothing.
   public func send(_ envelope: Envelope, to peer: PeerIdentity) throws(TransportError) {
     // Nothing is told to a key that has been struck off, though its connection may still be there.
     if let admitted { guard let key = peer.key, admitted.admission(of: key) != nil else { throw .peerUnreachable } }
-    let payload = try Message(envelope)
+    let payload = try payload(of: envelope)
     let identity = Message(copying: peer.bytes)
     switch socket.send(identity, more: true) {
     case .sent: break

@@ -26,6 +26,13 @@ final class Message: @unchecked Sendable {
     self.init(size: bytes.count)
     bytes.withUnsafeBytes(fill)
   }
+  /// The same bytes once more: the library counts who still needs them.
+  init(sharing other: Message) {
+    pointer = .allocate(capacity: 1)
+    pointer.initialize(to: zmq_msg_t())
+    zmq_msg_init(pointer)
+    precondition(zmq_msg_copy(pointer, other.pointer) == 0, "a message that is open can be shared")
+  }
   /// A part of a frame's memory, not copied: the memory lives until the library has sent it.
   init(sending frame: FrameMemory, _ range: Range<Int>) {
     pointer = .allocate(capacity: 1)

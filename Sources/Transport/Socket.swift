@@ -68,17 +68,22 @@ final class Socket {
     // The library measures a message with what encryption adds to it (33 bytes, RFC 26).
     try setWide(ZMQ_MAXMSGSIZE, Int64(limits.messageBytes + 64))
     try set(ZMQ_HANDSHAKE_IVL, 5_000)
-    // A peer behind a cut wire is noticed in seconds, where TCP alone would go on sending for minutes: the connection
-    // ends, and a new one is tried for until there is a way again.
-    try set(ZMQ_HEARTBEAT_IVL, 1_000)
-    try set(ZMQ_HEARTBEAT_TIMEOUT, 5_000)
     try set(ZMQ_TCP_KEEPALIVE, 1)
     try set(ZMQ_TCP_KEEPALIVE_IDLE, 60)
     try set(ZMQ_TCP_KEEPALIVE_INTVL, 10)
     try set(ZMQ_TCP_KEEPALIVE_CNT, 6)
     switch kind {
-    case .router: try set(ZMQ_ROUTER_MANDATORY, 1)
+    case .router:
+      try set(ZMQ_ROUTER_MANDATORY, 1)
+      // Thousands of workers come back at once when the coordinator is started again.
+      try set(ZMQ_BACKLOG, 4_096)
     case .dealer:
+      // A peer behind a cut wire is noticed in seconds, where TCP alone would go on sending for minutes: the connection
+      // ends, and a new one is tried for until there is a way again. That is for the end that connects: it gets no
+      // answer, whichever direction is cut. At the other end the library would search all connections' timers whenever
+      // one of them says something, which leaves no time for anything else when they are thousands.
+      try set(ZMQ_HEARTBEAT_IVL, 1_000)
+      try set(ZMQ_HEARTBEAT_TIMEOUT, 5_000)
       // Queue for peers that are connected only: a message never waits for a process that may never come.
       try set(ZMQ_IMMEDIATE, 1)
       try set(ZMQ_RECONNECT_IVL, 50)
@@ -138,6 +143,14 @@ final class Socket {
       }
       throw Self.failure("zmq_connect to \(endpoint)")
     }
+  }
+
+  /// Connects a router socket; the other end is known here by `name`, which must not begin with 0.
+  func connect(_ endpoint: Endpoint, as name: [UInt8], _ security: Security) throws(TransportError) {
+    guard zmq_setsockopt(handle, ZMQ_CONNECT_ROUTING_ID, name, name.count) == 0 else {
+      throw Self.failure("zmq_setsockopt(ZMQ_CONNECT_ROUTING_ID)")
+    }
+    try connect(endpoint, security)
   }
 
   /// The next part, or nil when there is none now.

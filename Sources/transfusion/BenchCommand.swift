@@ -12,7 +12,7 @@ struct BenchCommand: ParsableCommand {
       """,
     subcommands: [
       BenchComputeCommand.self, BenchAllReduceCommand.self, BenchPipelineCommand.self, BenchCheckpointCommand.self,
-      BenchDataCommand.self, BenchRecoveryCommand.self,
+      BenchDataCommand.self, BenchRecoveryCommand.self, BenchScaleCommand.self, BenchSwarmCommand.self,
     ])
 }
 

@@ -31,7 +31,7 @@ import Testing
     ],
     "Benchmarks": [
       "ClusterModel", "Wire", "Transport", "Collectives", "Compute", "TransfusionModel", "Optimizers", "Randomness",
-      "TrainingData", "Configuration", "Coordinator", "Worker",
+      "TrainingData", "Configuration", "ControlPlane", "Coordinator", "Worker",
     ],
     "Worker": [
       "ClusterModel", "Schedules", "Wire", "ControlPlane", "Transport", "Collectives", "Checkpoints", "Compute",

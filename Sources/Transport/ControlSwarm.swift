@@ -1,0 +1,93 @@
+import Wire
+
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+/// Thousands of workers' ends of the control plane in one thread: one socket with a TCP connection for each of them, so
+/// that the coordinator sees as many peers. What measures a coordinator uses it; a worker has a ``ControlClient``.
+///
+/// Confined to the thread that made it, which is checked.
+package final class ControlSwarm {
+  package static let messagesPerPoll = 1_024
+
+  private let address: Endpoint
+  private let socket: Socket
+  private let waker: Waker
+  /// Orders are the same bytes for all: decoded once.
+  private var decoded: [(bytes: [UInt8], envelope: Envelope)] = []
+
+  /// - Parameter address: the coordinator's, on loopback.
+  package init(address: String) throws(TransportError) {
+    self.address = try Endpoint(address)
+    waker = try Waker()
+    socket = try Socket(.router, in: ZeroMQContext(), limits: .control)
+  }
+
+  /// Makes the connection of worker `number`; what is sent before it is there waits.
+  package func connect(_ number: UInt32) throws(TransportError) {
+    try socket.connect(address, as: Self.name(number), .plaintext(allowedOutsideHost: false))
+  }
+
+  /// Queues a message of worker `number`; never blocks.
+  package func send(_ envelope: Envelope, from number: UInt32) throws(TransportError) {
+    try send(envelope.encoded(), from: number)
+  }
+  /// The same with an envelope that is encoded already.
+  package func send(_ bytes: [UInt8], from number: UInt32) throws(TransportError) {
+    for (message, more) in [(Message(copying: Self.name(number)), true), (Message(copying: bytes), false)] {
+      switch socket.send(message, more: more) {
+      case .sent: break
+      case .unreachable: throw .peerUnreachable
+      case .wouldBlock: throw .congested(queuedMessages: Int(Socket.Limits.control.sendMessages))
+      case .failed(let error): throw error
+      }
+    }
+  }
+
+  /// Waits for messages at most so long; each with the number of the worker that it is for.
+  package func poll(timeoutMilliseconds: Int) throws(TransportError) -> [(number: UInt32, envelope: Envelope)] {
+    try Socket.wait(for: [(socket, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
+    var found: [(number: UInt32, envelope: Envelope)] = []
+    while found.count < Self.messagesPerPoll, let (parts, _) = try socket.receiveParts(atMost: 2) {
+      guard parts.count == 2, let number = Self.number(parts[0].bytes), let envelope = decode(parts[1]) else {
+        continue
+      }
+      found.append((number, envelope))
+    }
+    return found
+  }
+
+  private func decode(_ message: Message) -> Envelope? {
+    let known = message.withBytes { raw in decoded.firstIndex { $0.bytes.elementsEqual(raw, size: raw.count) } }
+    if let known { return decoded[known].envelope }
+    let bytes = message.bytes
+    guard let envelope = try? Envelope(decoding: bytes) else { return nil }
+    // Those of single workers would drive out what all get.
+    if case .welcome = envelope.message { return envelope }
+    if decoded.count == 6 { decoded.removeFirst() }
+    decoded.append((bytes, envelope))
+    return envelope
+  }
+
+  private static func name(_ number: UInt32) -> [UInt8] {
+    [1] + (0..<4).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
+  }
+  private static func number(_ name: [UInt8]) -> UInt32? {
+    guard name.count == 5 else { return nil }
+    return name.dropFirst().reversed().reduce(0) { $0 << 8 | UInt32($1) }
+  }
+}
+
+extension [UInt8] {
+  fileprivate func elementsEqual(_ other: UnsafeRawBufferPointer, size: Int) -> Bool {
+    // Safe because both have `size` bytes, which is checked first.
+    count == size
+      && withUnsafeBytes { mine in
+        guard let mine = mine.baseAddress, let other = other.baseAddress else { return size == 0 }
+        return memcmp(mine, other, size) == 0
+      }
+  }
+}
