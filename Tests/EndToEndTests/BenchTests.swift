@@ -62,6 +62,20 @@ import Testing
     #expect(try FileManager.default.contentsOfDirectory(atPath: folder.url.path).isEmpty)
   }
 
+  @Test func simulatedWorkersMakeStepsWithARealCoordinator() throws {
+    let folder = try TemporaryFolder()
+    let figures = try figures(
+      Command.run(
+        ["bench", "scale", "--workers", "300", "--seconds", "5", "--pause", "0.1", "--json"],
+        environment: ["TMPDIR": folder.url.path]))
+    #expect(figures["barriers"] ?? 0 >= 2)
+    #expect(figures["barrierP99Seconds"] ?? 0 > 0)
+    // Each of them beats once a second, and nobody is taken for dead: that would be an error.
+    #expect(figures["heartbeatsPerSecond"] ?? 0 > 200)
+    #expect(figures["bytesPerWorker"] ?? .infinity < 1_000_000)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.url.path).isEmpty)
+  }
+
   @Test(arguments: [SIGINT, SIGTERM]) func aSignalEndsEverything(_ signal: Int32) throws {
     let folder = try TemporaryFolder()
     let running = try Command.Running(
