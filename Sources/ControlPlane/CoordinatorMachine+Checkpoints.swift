@@ -38,8 +38,8 @@ extension CoordinatorMachine {
       + (state.checkpoints.newest.map { "the newest one is still step \($0)" } ?? "there is none yet")
     guard state.checkpoints.failed(step, text) else { return [] }
     let log = [CoordinatorDirective.log(.error, text)]
-    let isLast = state.phase == .settling || state.drainReason != nil
-    if isLast || state.checkpoints.failuresInARow >= settings.limits.checkpointFailures {
+    // Before the end it is tried again: by a later step, or as the run is saved.
+    if state.phase == .settling || state.checkpoints.failuresInARow >= settings.limits.checkpointFailures {
       return log + stop(.storage, text)
     }
     return log + afterCheckpoint()

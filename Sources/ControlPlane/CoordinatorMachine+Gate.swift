@@ -86,6 +86,9 @@ extension CoordinatorMachine {
       ]
     // What it has missed meanwhile comes again as its heartbeats tell.
     case .again(let worker), .moved(let worker): return welcome(worker)
+    case .phantom(let worker):
+      return lost(worker, "goes by the number \(hello.worker?.number ?? 0)")
+        + receive(hello, from: connection, trusted: trusted)
     case .admitted(let worker):
       let record = WorkerRecord(
         worker: worker, generation: state.generation, host: hello.host, processID: hello.processID,

@@ -26,10 +26,10 @@ extension CoordinatorMachine {
     // One that owes an answer hangs before it could write: that is found below, and the run goes on without it.
     if let late = state.checkpoints.late(now: state.now, ticks: settings.limits.stuckTicks), !owes(late.worker) {
       let seconds = Int(Double(settings.limits.stuckTicks) * settings.limits.tickSeconds)
-      return directives
-        + stop(
-          .storage,
-          "\(name(late.worker)) has not written its part of the checkpoint of step \(late.step) for \(seconds) s")
+      let text = "\(name(late.worker)) has not written its part for \(seconds) s"
+      // The last state must be saved: with a new generation everybody is asked for it again.
+      if state.phase == .settling { return directives + regroup("checkpoint of step \(late.step): \(text)") }
+      directives += checkpointFailed(late.step, text)
     }
     for member in state.membership.sorted {
       guard let fault = failing(member) else { continue }

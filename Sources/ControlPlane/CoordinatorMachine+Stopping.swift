@@ -34,6 +34,10 @@ extension CoordinatorMachine {
   mutating func settle() -> [CoordinatorDirective] {
     guard state.checkpoints.stepInFlight == nil else { return [] }
     guard state.step == 0 || state.checkpoints.newest == state.step else {
+      // Who was lost while another checkpoint was being completed was not missed until now.
+      guard placed.allSatisfy({ state.membership[$0] != nil }) else {
+        return regroup("a worker was lost before the last state was saved")
+      }
       state.checkpoints.begin(step: state.step, workers: placed, now: state.now)
       return order(.save(step: state.step), of: placed)
     }

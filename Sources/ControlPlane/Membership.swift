@@ -44,6 +44,9 @@ public struct Membership: Hashable, Sendable {
     case admitted(WorkerID)
     /// A member asks again: its welcome may have been lost.
     case again(WorkerID)
+    /// The process was given another number by a hello that was long on its way: that member is nobody, and the hello
+    /// is to be looked at again without it.
+    case phantom(WorkerID)
     /// A member came over another connection.
     case moved(WorkerID)
     case refused(String)
@@ -62,9 +65,13 @@ public struct Membership: Hashable, Sendable {
         "this coordinator speaks protocol \(Hello.currentProtocol), the worker \(hello.protocolVersion): "
           + "install the same version of transfusion on all hosts")
     }
-    if let known = workerOf[connection] { return .again(known) }
     // What a hello says anybody can say: another key is another worker, and takes over nothing.
     let process = ProcessKey(hello, connection)
+    let claimed = trusted ? hello.worker : nil
+    if let known = workerOf[connection] ?? workerOfProcess[process], let claimed, claimed != known {
+      return .phantom(known)
+    }
+    if let known = workerOf[connection] { return .again(known) }
     if let worker = workerOfProcess[process], let old = members[worker] {
       workerOf[old.connection] = nil
       workerOf[connection] = old.worker
@@ -87,11 +94,12 @@ public struct Membership: Hashable, Sendable {
           + "all workers of a run must agree, or their bits would differ")
     }
     let worker: WorkerID
-    if trusted, let claimed = hello.worker, claimed.number < nextNumber {
+    if let claimed, claimed.number < UInt32.max {
       guard members[claimed] == nil else {
         return .refused("\(claimed) is another process; join without an ID to get a new one")
       }
       worker = claimed
+      nextNumber = max(nextNumber, claimed.number + 1)
     } else {
       worker = WorkerID(nextNumber)
       nextNumber += 1

@@ -195,22 +195,16 @@ public struct WorkerMachine: Sendable {
 
   private mutating func receive(_ welcome: Welcome, _ envelope: Envelope) -> [WorkerDirective] {
     let isFirst = state.worker == nil
+    // The answer to a hello of ours that was long on its way, from before we had a number: the number that we work
+    // under stays, and the next hello says which it is.
+    guard isFirst || state.worker == welcome.worker else { return [] }
     state.run = envelope.run
-    let isRenamed = state.worker != welcome.worker
     state.worker = welcome.worker
     state.phase = .member
     state.lastHeardTick = state.now
     state.helloWait = 0
     if envelope.generation > state.generation { begin(envelope.generation, order: 0) }
     let run = envelope.run.text.prefix(8)
-    if isRenamed, !isFirst {
-      // What was done under another number answers nothing that is asked of this one: it is asked again.
-      begin(state.generation, order: 0)
-      return [
-        .interrupt(reason: "another number was given to this worker"),
-        .log(.info, "back in run \(run) as \(welcome.worker), a new number"),
-      ]
-    }
     if isFirst {
       return [.configure(welcome, envelope.run), .log(.info, "joined run \(run) as \(welcome.worker)")]
     }
