@@ -126,7 +126,8 @@ extension CoordinatorMachine {
 
   /// The plan with the leaves as the replicas' paces ask for, when they are the same replicas.
   private func shared(_ decision: PlanDecision) -> PlanDecision {
-    guard let leaves = state.sharedLeaves, let old = state.plan, decision.plan.places == old.places,
+    guard let leaves = state.sharedLeaves, leaves.count == decision.plan.replicaCount, let old = state.plan,
+      decision.plan.places == old.places,
       decision.plan.stageUnits == old.stageUnits
     else { return decision }
     var decision = decision
@@ -146,6 +147,8 @@ extension CoordinatorMachine {
       standings: standings, tensorCount: settings.tensorCount, newest: state.rewindTo ?? state.committed,
       norm: state.norm, newestSkip: state.newestSkip, checksCoverage: !settings.planted.contains(.skipCoverage))
     let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
+    // What was measured of other replicas says nothing about these.
+    if state.sharedLeaves != decision.plan.replicaLeaves { state.sharedLeaves = nil }
     state.plan = decision.plan
     state.paces = WorkerPaces()
     state.plannedSeconds = decision.stepSeconds

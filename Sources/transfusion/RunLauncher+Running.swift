@@ -26,7 +26,12 @@ extension RunLauncher {
         let coordinator = try CoordinatorProcess(settings, log: log) {
           // A local worker that fails before the run has begun would be waited for in vain, and so would all of them;
           // without some the run goes on.
-          if failure == nil, let workers, !hasBegun || workers.allEnded { failure = workers.failure }
+          // Those that ended with "requeue" were told to: by the coordinator, or by whoever asked all to stop.
+          if failure == nil, let workers, !hasBegun || workers.allEnded, let found = workers.failure,
+            found.status != ExitStatus.requeue.rawValue
+          {
+            failure = found
+          }
           return stop.count + (failure == nil ? 0 : 1)
         }
         if localWorkers > 0 {
