@@ -6,8 +6,8 @@ import Wire
 public enum CoordinatorDirective: Hashable, Sendable {
   /// Before anything is sent to the worker: its number is never given again.
   case persistWorker(WorkerRecord)
-  /// Before anything of the generation is sent: durable, and refused when the journal has it or a newer one.
-  case persistGeneration(Generation, reason: String)
+  /// Before anything of the generation is sent: durable, and refused when the journal has one newer than `after`.
+  case persistGeneration(Generation, after: Generation, reason: String)
   /// Before the plan is announced.
   case persistPlan(PlanRecord)
   case send(Envelope, to: Connection)

@@ -7,7 +7,8 @@ extension CoordinatorMachine {
     case member(WorkerID)
     /// A member that has not heard of the generation yet.
     case late(WorkerID)
-    case candidate(Hello, trusted: Bool)
+    /// - Parameter obeyed: the newest generation that it has heard of in this run; nil when it names no run.
+    case candidate(Hello, obeyed: Generation?)
     case observer
   }
 
@@ -18,11 +19,11 @@ extension CoordinatorMachine {
     switch (envelope.sender, envelope.message) {
     case (.coordinator, _): return .failure(.impostor)
     case (.observer, .statusRequest): return .success(.observer)
-    case (.candidate, .hello(let hello)): return .success(.candidate(hello, trusted: !namesNoRun))
+    case (.candidate, .hello(let hello)): return candidate(hello, namesNoRun ? nil : envelope.generation)
     case (.worker(let worker), .hello(let hello)):
       // A worker that reconnects knows its ID, but it is a candidate until it is welcomed.
       guard hello.worker == nil || hello.worker == worker else { return .failure(.wrongSender) }
-      return .success(.candidate(hello, trusted: !namesNoRun))
+      return candidate(hello, namesNoRun ? nil : envelope.generation)
     case (.observer, _), (.candidate, _): return .failure(.notAllowed)
     case (.worker(let worker), _):
       guard !namesNoRun else { return .failure(.foreignRun) }
@@ -35,6 +36,15 @@ extension CoordinatorMachine {
       if envelope.message.answersOrder, envelope.order != state.order.number { return .failure(.answerToAnotherOrder) }
       return .success(.member(worker))
     }
+  }
+
+  /// No run has so many generations. A coordinator goes beyond what its workers have heard of: never to the end of the
+  /// numbers, whatever they claim.
+  static let mostGeneration = Generation(1 << 62)
+
+  private func candidate(_ hello: Hello, _ obeyed: Generation?) -> Result<Admitted, GateRefusal> {
+    if let obeyed, obeyed >= Self.mostGeneration { return .failure(.stale(obeyed)) }
+    return .success(.candidate(hello, obeyed: obeyed))
   }
 
   enum GateRefusal: Error, Hashable, CustomStringConvertible {
@@ -64,7 +74,7 @@ extension CoordinatorMachine {
       guard refusal == .wrongSender, case .worker = envelope.sender else { return [log] }
       return [log, .send(self.envelope(.introduce), to: connection)]
     case .success(.observer): return [.answerStatus(connection)]
-    case .success(.candidate(let hello, let trusted)): return receive(hello, from: connection, trusted: trusted)
+    case .success(.candidate(let hello, let obeyed)): return receive(hello, from: connection, obeyed: obeyed)
     case .success(.late(let worker)):
       state.membership.alive(worker, now: state.now)
       return resendOrder(to: worker, has: 0)
@@ -72,12 +82,18 @@ extension CoordinatorMachine {
     }
   }
 
-  private mutating func receive(_ hello: Hello, from connection: Connection, trusted: Bool) -> [CoordinatorDirective] {
+  private mutating func receive(_ hello: Hello, from connection: Connection, obeyed: Generation?)
+    -> [CoordinatorDirective]
+  {
+    let trusted = obeyed != nil
     let isEnding: Bool =
       switch state.phase {
       case .settling, .stopping, .finished: true
       case .assembling, .regrouping, .preparing, .evaluating, .stepping: false
       }
+    if let obeyed, !isEnding, isUnrecorded(obeyed, of: hello, connection) {
+      return surpass(obeyed, of: hello) + receive(hello, from: connection, obeyed: Generation(0))
+    }
     switch state.membership.hello(hello, from: connection, trusted: trusted, isEnding: isEnding, now: state.now) {
     case .refused(let reason):
       return [
@@ -88,7 +104,7 @@ extension CoordinatorMachine {
     case .again(let worker), .moved(let worker): return welcome(worker)
     case .phantom(let worker):
       return lost(worker, "goes by the number \(hello.worker?.number ?? 0)")
-        + receive(hello, from: connection, trusted: trusted)
+        + receive(hello, from: connection, obeyed: obeyed)
     case .admitted(let worker):
       let record = WorkerRecord(
         worker: worker, generation: state.generation, host: hello.host, processID: hello.processID,
@@ -99,6 +115,22 @@ extension CoordinatorMachine {
       let joined = "\(worker) \(isBack ? "is back" : "joined") from \(hello.host): \(count)"
       return [.persistWorker(record)] + welcome(worker) + [.log(.info, joined)] + admitted(worker, isBack: isBack)
     }
+  }
+
+  /// Whether a worker has obeyed another coordinator in this generation or in a later one: a disk that lost power has not
+  /// kept the records that it had said to keep.
+  private func isUnrecorded(_ obeyed: Generation, of hello: Hello, _ connection: Connection) -> Bool {
+    guard hello.worker != nil, obeyed >= state.generation else { return false }
+    return obeyed > state.generation || !state.membership.isAcquainted(hello, connection)
+  }
+
+  /// Begins a generation that this worker has not heard of: what was said under a number that is given twice must not be
+  /// taken for what is said now. If a coordinator gave it that lives, the journal refuses.
+  private mutating func surpass(_ obeyed: Generation, of hello: Hello) -> [CoordinatorDirective] {
+    let reason =
+      "\(hello.worker.map { "\($0)" } ?? "a worker") has obeyed \(obeyed), which the journal has no record of"
+    if case .assembling = state.phase { return raiseGeneration(above: obeyed, reason) }
+    return regroup(reason, above: obeyed)
   }
 
   /// A new member takes part in the generation that is just beginning, or waits for the next boundary.

@@ -43,19 +43,19 @@ extension CoordinatorMachine {
   // MARK: Regrouping
 
   /// Begins a generation with all members.
-  /// - Parameter reason: why the present one ends; nil when it has not begun.
-  mutating func regroup(_ reason: String?) -> [CoordinatorDirective] {
+  /// - Parameters:
+  ///   - reason: why the present one ends; nil when it has not begun.
+  ///   - other: a generation that the new one must follow, too.
+  mutating func regroup(_ reason: String?, above other: Generation = Generation(0)) -> [CoordinatorDirective] {
     var directives: [CoordinatorDirective] = []
     if let reason {
-      state.generation = state.generation.next
       state.fruitlessGenerations += 1
       guard state.fruitlessGenerations <= settings.limits.fruitlessGenerations else {
         return stop(
           .requeue, "\(state.fruitlessGenerations) generations in a row got no step done; the last one ended: \(reason)"
         )
       }
-      directives.append(.persistGeneration(state.generation, reason: reason))
-      directives.append(.log(.notice, "\(state.generation): \(reason)"))
+      directives += raiseGeneration(above: other, reason)
     }
     state.places = [:]
     state.waitingReason = nil
@@ -70,6 +70,16 @@ extension CoordinatorMachine {
     state.phase = .regrouping(Regrouping(pending: Set(members)))
     state.membership.restartProgress(now: state.now)
     return directives + order(.regroup, of: members)
+  }
+
+  /// The number of the next generation is taken; nobody has heard of it.
+  mutating func raiseGeneration(above other: Generation, _ reason: String) -> [CoordinatorDirective] {
+    let previous = state.generation
+    state.generation = max(previous, other).next
+    return [
+      .persistGeneration(state.generation, after: previous, reason: reason),
+      .log(.notice, "\(state.generation): \(reason)"),
+    ]
   }
 
   mutating func receive(_ standing: Standing, from worker: WorkerID) -> [CoordinatorDirective]? {

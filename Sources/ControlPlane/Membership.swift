@@ -22,6 +22,8 @@ public struct Membership: Hashable, Sendable {
   private var workerOf: [Connection: WorkerID] = [:]
   private var workerOfProcess: [ProcessKey: WorkerID] = [:]
   private var nextNumber: UInt32
+  /// Every number that a process was let in under, whatever became of it.
+  private var processOf: [WorkerID: ProcessKey] = [:]
   /// Processes that are not let in again.
   private var banned: [Hello] = []
 
@@ -50,6 +52,11 @@ public struct Membership: Hashable, Sendable {
     /// A member came over another connection.
     case moved(WorkerID)
     case refused(String)
+  }
+
+  /// Whether the process was a member under its number: what it knows of the run it may have from this coordinator.
+  func isAcquainted(_ hello: Hello, _ connection: Connection) -> Bool {
+    hello.worker.map { processOf[$0] == ProcessKey(hello, connection) } ?? false
   }
 
   /// Decides about a hello.
@@ -95,7 +102,7 @@ public struct Membership: Hashable, Sendable {
     }
     let worker: WorkerID
     if let claimed, claimed.number < UInt32.max {
-      guard members[claimed] == nil else {
+      guard processOf[claimed].map({ $0 == process }) ?? true else {
         return .refused("\(claimed) is another process; join without an ID to get a new one")
       }
       worker = claimed
@@ -106,6 +113,7 @@ public struct Membership: Hashable, Sendable {
     }
     workerOf[connection] = worker
     workerOfProcess[process] = worker
+    processOf[worker] = process
     // Nearly always at the end.
     ids.insert(worker, at: (ids.lastIndex { $0 < worker } ?? -1) + 1)
     members[worker] = Member(

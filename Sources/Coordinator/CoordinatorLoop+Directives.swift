@@ -14,10 +14,10 @@ extension CoordinatorLoop {
       if isJournalLost, !directive.isEnd { continue }
       switch directive {
       case .persistWorker(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
-      case .persistGeneration(let generation, let reason):
+      case .persistGeneration(let generation, let previous, let reason):
         journaling { () throws(CoordinatorError) in
           try journal.begin(
-            generation, reason: reason, host: RunOpening.hostName,
+            generation, after: previous, reason: reason, host: RunOpening.hostName,
             processID: ProcessInfo.processInfo.processIdentifier, at: Date().timeIntervalSince1970)
         }
       case .persistPlan(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }

@@ -115,6 +115,8 @@ public final class Journal: Sendable {
 /// Facts that are one value each.
 public enum JournalFact: String, Sendable, CaseIterable {
   case run, identity, dataFingerprint, device, totalSteps, tokensPerStep, samplesPerStep, leaves, outcome
+  /// The state that the record begins with: above 0 in a journal that was made for checkpoints that were there before.
+  case firstStep
 }
 
 extension Journal {
@@ -147,11 +149,13 @@ extension Journal {
   }
 
   /// Begins a generation of this coordinator's: durable before anyone hears of it.
-  /// - Throws: ``CoordinatorError/superseded(path:by:)`` when the journal has it, or a newer one.
+  /// - Parameter previous: the one that the coordinator is in; nearly always the one before.
+  /// - Throws: ``CoordinatorError/superseded(path:by:)`` when the journal has a newer one than `previous`.
   public func begin(
-    _ generation: Generation, reason: String, host: String, processID: Int32, at seconds: Double
+    _ generation: Generation, after previous: Generation, reason: String, host: String, processID: Int32,
+    at seconds: Double
   ) throws(CoordinatorError) {
-    try fenced(Generation(generation.number - 1)) { database in
+    try fenced(previous) { database in
       try database.execute(
         sql: "INSERT INTO generations VALUES (?, ?, ?, ?, ?)",
         arguments: [Int64(generation.number), host, processID, seconds, reason])

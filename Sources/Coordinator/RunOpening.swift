@@ -20,8 +20,10 @@ struct RunOpening {
     let run: RunID
     if let text = try journal.fact(.run) { run = RunID(text) } else { run = Self.drawRunID() }
 
-    let found = try Self.findState(settings, store, known: Set(try journal.checkpoints().map(\.step)), log)
     let committed = try journal.committedSteps()
+    let found = try Self.findState(
+      settings, store, known: Set(try journal.checkpoints().map(\.step)),
+      reach: isNew ? nil : try Self.reach(of: journal, committed: committed), log)
     let skips = try journal.skippedSamples(perStep: settings.samplesPerStep)
     if let manifest = found.manifest {
       guard manifest.data.fingerprint == settings.dataFingerprint else {
@@ -43,6 +45,7 @@ struct RunOpening {
     }
 
     try journal.set(.run, run.text)
+    if isNew { try journal.set(.firstStep, "\(from)") }
     try journal.set(.identity, settings.identity)
     try journal.set(.dataFingerprint, settings.dataFingerprint)
     try journal.set(.totalSteps, "\(settings.totalSteps)")
@@ -70,6 +73,14 @@ struct RunOpening {
     self.journal = journal
     self.store = store
     self.run = run
+  }
+
+  /// The state that the journal's record leads to; nil when it does not say where it begins.
+  ///
+  /// A checkpoint beyond it was written before a disk lost records that it had said to keep. To begin from that one would
+  /// leave steps out of the record: they are made anew instead.
+  private static func reach(of journal: Journal, committed: Step) throws(CoordinatorError) -> Step? {
+    committed > 0 ? committed : try journal.fact(.firstStep).flatMap { Step($0) }
   }
 
   /// What the run was computed on; a plan that never made a step binds nobody.
@@ -109,9 +120,11 @@ struct RunOpening {
 
   /// The checkpoint to begin from and those after it. Damaged ones are named and put aside, unfinished ones removed.
   ///
-  /// - Parameter known: steps whose checkpoints the journal saw committed: they do not vanish without a word.
+  /// - Parameters:
+  ///   - known: steps whose checkpoints the journal saw committed: they do not vanish without a word.
+  ///   - reach: the newest state to begin from unless the user asks for another.
   private static func findState(
-    _ settings: CoordinatorSettings, _ store: CheckpointStore, known: Set<Step>, _ log: Logger
+    _ settings: CoordinatorSettings, _ store: CheckpointStore, known: Set<Step>, reach: Step?, _ log: Logger
   ) throws(CoordinatorError) -> (manifest: CheckpointManifest?, saved: Set<Step>) {
     var manifest: CheckpointManifest?
     var saved: Set<Step> = []
@@ -119,7 +132,7 @@ struct RunOpening {
       switch settings.resume {
       case .newest:
         do throws(CheckpointError) {
-          let found = try store.newestValid(expecting: settings.checkpointShapes)
+          let found = try store.newestValid(notAbove: reach, expecting: settings.checkpointShapes)
           manifest = found.manifest
           for error in found.rejected { try reject(error, store, log) }
         } catch {
@@ -132,16 +145,17 @@ struct RunOpening {
           default: throw error
           }
         }
+        if let reach { saved = try findSaved(above: reach, settings, store, log) }
+        if let lost = saved.max() {
+          log.warning(
+            """
+            there is a checkpoint of step \(lost), but the journal ends at step \(reach ?? 0): it has lost records, and \
+            the steps between are made anew
+            """)
+        }
       case .step(let step):
         if step > 0 { manifest = try store.load(step: step, expecting: settings.checkpointShapes) }
-        for entry in try store.list() where entry.step > step {
-          guard case .uncommitted = entry.state else {
-            do throws(CheckpointError) {
-              saved.insert(try store.load(step: entry.step, expecting: settings.checkpointShapes).step)
-            } catch { try reject(error, store, log) }
-            continue
-          }
-        }
+        saved = try findSaved(above: step, settings, store, log)
       }
       for entry in try store.list() where known.contains(entry.step) {
         guard case .uncommitted = entry.state else { continue }
@@ -153,6 +167,20 @@ struct RunOpening {
       throw error.isInputOutput ? .unreadableCheckpoints(error) : .noUsableCheckpoint(error)
     }
     return (manifest, saved)
+  }
+
+  /// Checkpoints of states that will be made anew: they need not be written again.
+  private static func findSaved(
+    above step: Step, _ settings: CoordinatorSettings, _ store: CheckpointStore, _ log: Logger
+  ) throws(CheckpointError) -> Set<Step> {
+    var saved: Set<Step> = []
+    for entry in try store.list() where entry.step > step {
+      if case .uncommitted = entry.state { continue }
+      do throws(CheckpointError) {
+        saved.insert(try store.load(step: entry.step, expecting: settings.checkpointShapes).step)
+      } catch { try reject(error, store, log) }
+    }
+    return saved
   }
 
   private static func hasCommitted(_ store: CheckpointStore) throws(CheckpointError) -> Bool {

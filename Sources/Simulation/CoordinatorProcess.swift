@@ -68,7 +68,8 @@ extension SimulatedCluster {
   func open(_ coordinator: CoordinatorProcess) {
     let count = scenario.model.tensorCount
     let isTrusting = scenario.planted.contains(.trustFiles)
-    let newest = store.open(count: count, trusting: isTrusting)
+    let committed = Step(journal.contents.steps.count)
+    let (newest, saved) = store.open(count: count, reach: committed, trusting: isTrusting)
     if let newest {
       check(
         store.load(newest, count: count, trusting: isTrusting), is: newest,
@@ -82,12 +83,11 @@ extension SimulatedCluster {
     }
     began(generation, by: coordinator)
     let contents = journal.contents
-    let committed = Step(contents.steps.count)
     var start = CoordinatorStart(
-      generation: generation, fromStep: newest ?? 0, committed: max(committed, newest ?? 0),
+      generation: generation, fromStep: newest ?? 0, committed: committed,
       norm: contents.steps.last.map { CommittedNorm(step: $0.step + 1, sumOfSquares: $0.gradientSumOfSquares) },
       lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
-      evaluated: Set(contents.evaluations.map(\.step)), deviceFingerprint: contents.device)
+      evaluated: Set(contents.evaluations.map(\.step)), saved: saved, deviceFingerprint: contents.device)
     start.lastPlaced = contents.placed
     start.newestSkip = contents.newestSkip
     do { start.skips = try SkippedSamples(contents.skips, perStep: UInt64(scenario.model.shape.microbatches)) } catch {
@@ -243,7 +243,8 @@ extension SimulatedCluster {
   private func obey(_ directive: CoordinatorDirective, _ coordinator: CoordinatorProcess) {
     switch directive {
     case .persistWorker(let record): begin(.worker(record), for: coordinator)
-    case .persistGeneration(let generation, _): begin(.generation(generation), for: coordinator)
+    case .persistGeneration(let generation, let previous, _):
+      begin(.generation(generation, after: previous), for: coordinator)
     case .persistPlan(let record): begin(.plan(record), for: coordinator)
     case .commitStep(let record):
       if scenario.planted.contains(.updateEarly) || scenario.planted.contains(.commitBeforeFlush) {
@@ -291,7 +292,7 @@ extension SimulatedCluster {
     guard outcome == .done else { return outcome }
     switch transaction {
     case .step(let record): committed(record, by: coordinator)
-    case .generation(let generation): began(generation, by: coordinator)
+    case .generation(let generation, _): began(generation, by: coordinator)
     case .worker(let record): numbered(record, by: coordinator)
     case .evaluation(let record): evaluated(record)
     case .skip(let record): skipped(record)

@@ -83,7 +83,7 @@ public struct Scenario: Sendable {
     validationEvery = random.pick([0, 7])
     validationMicrobatches = random.pick([0, 3])
     keepLast = random.pick([2, 3])
-    canDiskLie = random.chance(0.0)
+    canDiskLie = random.chance(0.3)
     var memory = MemoryModel()
     memory.fixedBytes = 0
     self.memory = memory

@@ -102,7 +102,7 @@ extension SimulatedCluster {
     store.losePower()
     if journal.losePower() {
       note("the journal has lost what the disk had not kept: \(journal.contents.steps.count) steps are left")
-      monitor.committed = Step(journal.contents.steps.count)
+      forget()
     }
     disk.isOff = true
     queue.push(.faultEnds(index), at: now + back)

@@ -26,17 +26,18 @@ struct SimulatedJournal {
   enum Transaction {
     case begin
     case worker(WorkerRecord)
-    case generation(Generation)
+    case generation(Generation, after: Generation)
     case plan(PlanRecord)
     case step(StepRecord)
     case evaluation(EvaluationRecord)
     case skip(SkipRecord)
 
+    /// The one that its coordinator is in.
     var generation: Generation {
       switch self {
       case .begin: Generation(0)
       case .worker(let record): record.generation
-      case .generation(let generation): generation
+      case .generation(_, let previous): previous
       case .plan(let record): record.generation
       case .step(let record): record.generation
       case .evaluation(let record): record.generation
@@ -64,17 +65,13 @@ struct SimulatedJournal {
       contents.newestGeneration = next ? contents.newestGeneration : contents.newestGeneration.next
       return .began(contents.newestGeneration)
     }
-    if !planted.contains(.skipFence) {
-      if case .generation(let generation) = transaction {
-        guard generation > contents.newestGeneration else { return .fenced(contents.newestGeneration) }
-      } else {
-        guard transaction.generation >= contents.newestGeneration else { return .fenced(contents.newestGeneration) }
-      }
+    if !planted.contains(.skipFence), transaction.generation < contents.newestGeneration {
+      return .fenced(contents.newestGeneration)
     }
     switch transaction {
     case .begin: break
     case .worker(let record): contents.newestWorker = max(contents.newestWorker, record.worker.number)
-    case .generation(let generation): contents.newestGeneration = max(contents.newestGeneration, generation)
+    case .generation(let generation, _): contents.newestGeneration = max(contents.newestGeneration, generation)
     case .plan(let record):
       contents.device = record.deviceFingerprint
       contents.placed = Set(record.plan.places.joined())

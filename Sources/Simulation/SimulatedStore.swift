@@ -85,11 +85,16 @@ struct SimulatedStore {
     return seen == count || trusting ? values : nil
   }
 
-  /// The newest that loads; damaged ones are put aside.
-  mutating func open(count: Int, trusting: Bool) -> Step? {
+  /// The newest that loads and is not above `reach`, and those above; damaged ones are put aside.
+  mutating func open(count: Int, reach: Step, trusting: Bool) -> (newest: Step?, saved: Set<Step>) {
     var found: Step?
+    var saved: Set<Step> = []
     for step in committed.reversed() {
       if load(step, count: count, trusting: trusting) != nil {
+        guard step <= reach else {
+          saved.insert(step)
+          continue
+        }
         found = step
         break
       }
@@ -97,7 +102,7 @@ struct SimulatedStore {
       asideCount += 1
     }
     removeUncommitted()
-    return found
+    return (found, saved)
   }
 
   mutating func removeUncommitted() {

@@ -16,6 +16,8 @@ struct SimulationMonitor {
   var newestCommitter = Generation(0)
   /// Which process had a number first.
   var processOf: [WorkerID: Int32] = [:]
+  /// Processes whose numbers a disk forgot: until they hear of it, another one may go by the same.
+  var forgotten: Set<Int32> = []
 }
 
 extension SimulatedCluster {
@@ -29,6 +31,18 @@ extension SimulatedCluster {
     }
     monitor.beganBy[generation] = coordinator.index
     monitor.newestGeneration = generation
+  }
+
+  /// The disk has lost what it had said to keep: numbers that it no longer knows of may be given again.
+  func forget() {
+    let contents = journal.contents
+    monitor.committed = Step(contents.steps.count)
+    monitor.newestGeneration = contents.newestGeneration
+    monitor.beganBy = monitor.beganBy.filter { $0.key <= contents.newestGeneration }
+    for (worker, process) in monitor.processOf where worker.number > contents.newestWorker {
+      monitor.forgotten.insert(process)
+      monitor.processOf[worker] = nil
+    }
   }
 
   /// A step is in the journal.
@@ -80,7 +94,9 @@ extension SimulatedCluster {
 
   /// A number belongs to one process for ever.
   func numbered(_ record: WorkerRecord, by coordinator: CoordinatorProcess) {
-    if let other = monitor.processOf[record.worker], other != record.processID {
+    if let other = monitor.processOf[record.worker], other != record.processID,
+      monitor.forgotten.isDisjoint(with: [other, record.processID])
+    {
       return fail("\(coordinator.name) gave \(record.worker) of process \(other) to process \(record.processID)")
     }
     monitor.processOf[record.worker] = record.processID

@@ -54,7 +54,7 @@ enum SimulationText {
     switch transaction {
     case .begin: "begin"
     case .worker(let record): "\(record.worker)"
-    case .generation(let generation): "\(generation)"
+    case .generation(let generation, _): "\(generation)"
     case .plan(let record): "the plan of \(record.generation)"
     case .step(let record): "step \(record.step) of \(record.generation)"
     case .skip(let record): "samples \(record.samples) are skipped"

@@ -174,7 +174,9 @@ struct ScenarioWorld {
       deviceFingerprint: options["device"] ?? "cpu", gigaflopsPerSecond: Double(options["gflops"] ?? "100") ?? 100,
       dataEndpoint: options["endpoint"] ?? "tcp://\(name)")
     let sender = hello.worker.map { Envelope.Sender.worker($0) } ?? .candidate
-    message(.hello(hello), as: options["run"] == nil ? .candidate : sender, from: name, options)
+    // What it obeyed before this coordinator began, unless `gen=` says otherwise.
+    let obeyed = ["gen": "0"].merging(options) { $1 }
+    message(.hello(hello), as: options["run"] == nil ? .candidate : sender, from: name, obeyed)
     if let worker = machine?.state.membership.worker(at: connection(name)) { workerAt[name] = worker }
   }
 
@@ -299,7 +301,7 @@ extension ScenarioWorld {
   private func text(_ directive: CoordinatorDirective) -> String {
     switch directive {
     case .persistWorker(let record): "persist \(record.worker)"
-    case .persistGeneration(let generation, let reason): "persist \(generation): \(reason)"
+    case .persistGeneration(let generation, _, let reason): "persist \(generation): \(reason)"
     case .persistPlan(let record):
       "persist \(record.generation) from step \(record.fromStep): units \(text(record.plan.stageUnits)), "
         + "leaves \(text(record.plan.replicaLeaves)), places \(record.plan.places.map { $0.map(\.number) })"

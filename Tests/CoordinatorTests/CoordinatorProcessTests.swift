@@ -3,6 +3,7 @@ import ClusterModel
 import ControlPlane
 import Coordinator
 import Foundation
+import GRDB
 import Synchronization
 import Testing
 import Transport
@@ -182,6 +183,29 @@ import Wire
     #expect(ended.log.contains { $0.contains("steps 4 to 5 were committed after it") })
     let store = CheckpointStore(directory: run.path + "/checkpoints")
     #expect(try store.list().map(\.step) == [6, 8])
+    #expect(try store.digest(step: 6) == digest)
+  }
+
+  @Test("a journal that has lost its newest steps is made whole from a checkpoint before them, not left with a gap")
+  func lostRecords() throws {
+    let run = TestRun()
+    #expect(try outcome(run.run(run.settings())) == .done(step: 6))
+    let store = CheckpointStore(directory: run.path + "/checkpoints")
+    let digest = try store.digest(step: 6)
+    let before = try Journal.reading(path: run.path + "/journal.sqlite").steps(0..<100).map(\.record)
+    // As after a loss of power on a disk that had said that these are on it.
+    try DatabaseQueue(path: run.path + "/journal.sqlite").write { database in
+      try database.execute(sql: "DELETE FROM steps WHERE step >= 5")
+      try database.execute(sql: "DELETE FROM checkpoints WHERE step > 4")
+    }
+
+    let ended = run.run(run.settings(steps: 8))
+    #expect(try outcome(ended) == .done(step: 8))
+    #expect(ended.log.contains { $0.contains("resuming from the checkpoint of step 4") })
+    #expect(ended.log.contains { $0.contains("checkpoint of step 6, but the journal ends at step 5") })
+    let after = try Journal.reading(path: run.path + "/journal.sqlite").steps(0..<100).map(\.record)
+    #expect(after.map(\.step) == Array(0..<8))
+    for (old, new) in zip(before, after) { #expect(new.gradientSumOfSquares == old.gradientSumOfSquares) }
     #expect(try store.digest(step: 6) == digest)
   }
 

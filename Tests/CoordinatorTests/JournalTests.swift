@@ -63,7 +63,7 @@ import Testing
     let journal = try Journal(path: path)
     let old = try journal.beginGeneration(host: "h", processID: 1, at: 0)
     #expect(try journal.commit(record(0), seconds: 1, at: 10) == .committed)
-    try journal.begin(old.next, reason: "a worker joined", host: "h", processID: 1, at: 11)
+    try journal.begin(old.next, after: old, reason: "a worker joined", host: "h", processID: 1, at: 11)
     // Another one takes over.
     let other = try Journal(path: path).beginGeneration(host: "elsewhere", processID: 2, at: 12)
     #expect(other == Generation(3))
@@ -72,7 +72,12 @@ import Testing
       return false
     }
     #expect(isSuperseded { _ = try journal.commit(record(1, generation: old.next), seconds: 1, at: 13) })
-    #expect(isSuperseded { try journal.begin(other, reason: "the same number", host: "h", processID: 1, at: 13) })
+    #expect(
+      isSuperseded { try journal.begin(other, after: old.next, reason: "taken", host: "h", processID: 1, at: 13) })
+    #expect(
+      isSuperseded {
+        try journal.begin(Generation(9), after: old.next, reason: "far ahead", host: "h", processID: 1, at: 13)
+      })
     #expect(isSuperseded { try journal.checkNewest(old.next) })
     #expect(try journal.committedSteps() == 1)
     try journal.checkNewest(other)

@@ -114,8 +114,8 @@ struct Mixer {
   }
 
   @Test func samplesCoverEveryCase() {
-    // One more than the cases: hello is there with and without a worker, stop with each disposition.
-    #expect(Set(Samples.messages.map { "\($0)".prefix { $0 != "(" } }).count == 23)
+    // As many as the envelope's `oneof` has fields.
+    #expect(Set(Samples.messages.map { "\($0)".prefix { $0 != "(" } }).count == 28)
   }
 
   @Test func candidatesNeedNoRunAndMembersDo() throws {
