@@ -11,6 +11,8 @@ public enum CoordinatorDirective: Hashable, Sendable {
   /// Before the plan is announced.
   case persistPlan(PlanRecord)
   case send(Envelope, to: Connection)
+  /// The same to each, in this order.
+  case broadcast(Envelope, to: [Connection])
   /// Answer a status client from memory.
   case answerStatus(Connection)
   /// Write the record, make it durable, compare when the journal has that step already; then report

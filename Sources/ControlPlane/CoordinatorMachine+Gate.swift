@@ -146,7 +146,7 @@ extension CoordinatorMachine {
       regrouping.pending.insert(worker)
       state.phase = .regrouping(regrouping)
       state.participants.insert(worker)
-      return sendOrder(to: worker)
+      return sendOrder(to: [worker])
     case .preparing, .evaluating, .stepping, .settling, .stopping, .finished: return []
     }
   }
@@ -157,9 +157,10 @@ extension CoordinatorMachine {
     // The more workers there are, the longer an order is on its way to all of them: what is sent again too early is
     // in the way of what comes next.
     let patience = settings.limits.resendTicks * UInt64(1 + state.membership.count / 512)
-    guard owes(worker), has < state.order.number, state.now - (state.order.sentTick[worker] ?? 0) >= patience
+    guard has < state.order.number, owes(worker), let member = state.membership[worker],
+      state.now - member.lastOrderTick >= patience
     else { return [] }
-    return sendOrder(to: worker)
+    return sendOrder(to: [worker])
   }
 
   private func welcome(_ worker: WorkerID) -> [CoordinatorDirective] {

@@ -7,15 +7,7 @@ extension CoordinatorMachine {
   mutating func tick() -> [CoordinatorDirective] {
     state.now += 1
     if case .stopping = state.phase { return [] }
-    var directives: [CoordinatorDirective] = []
-    if state.now.isMultiple(of: settings.limits.heartbeatTicks) {
-      for member in state.membership.sorted {
-        let heartbeat = CoordinatorHeartbeat(
-          awaitedOrder: owes(member.worker) ? state.order.number : 0,
-          awaitedPart: state.checkpoints.awaits(member.worker) ? state.checkpoints.stepInFlight : nil)
-        directives.append(.send(envelope(.coordinatorHeartbeat(heartbeat)), to: member.connection))
-      }
-    }
+    var directives = beat()
     if case .assembling = state.phase {
       if state.now.isMultiple(of: settings.limits.reminderTicks) {
         let reason = state.waitingReason ?? "\(state.membership.count) of \(settings.expectedWorkers) are here"
@@ -43,6 +35,27 @@ extension CoordinatorMachine {
       if state.generation != generation { break }
     }
     return directives
+  }
+
+  /// Tells members that the coordinator lives and what it waits for: each in its turn, so that thousands of messages do
+  /// not lie before a step's orders; and none that has just been given an order.
+  private func beat() -> [CoordinatorDirective] {
+    let interval = settings.limits.heartbeatTicks
+    var kinds: [(heartbeat: CoordinatorHeartbeat, connections: [Connection])] = []
+    for member in state.membership.sorted
+    where (state.now + UInt64(member.worker.number)).isMultiple(of: interval)
+      && member.lastOrderTick + interval <= state.now
+    {
+      let heartbeat = CoordinatorHeartbeat(
+        awaitedOrder: owes(member.worker) ? state.order.number : 0,
+        awaitedPart: state.checkpoints.awaits(member.worker) ? state.checkpoints.stepInFlight : nil)
+      if let kind = kinds.firstIndex(where: { $0.heartbeat == heartbeat }) {
+        kinds[kind].connections.append(member.connection)
+      } else {
+        kinds.append((heartbeat, [member.connection]))
+      }
+    }
+    return kinds.flatMap { broadcast(envelope(.coordinatorHeartbeat($0.heartbeat)), to: $0.connections) }
   }
 
   /// Phases in which a worker waits for others: standing still there is not its own fault.

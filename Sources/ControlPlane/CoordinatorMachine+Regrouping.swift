@@ -11,7 +11,7 @@ extension CoordinatorMachine {
     let isComplete: Bool
     if let grace = state.graceTick {
       // What workers hold is worth waiting for a moment: with all of them not a step is computed again.
-      isComplete = state.now >= grace || state.awaited.isSubset(of: state.membership.members.keys)
+      isComplete = state.now >= grace || state.awaited.isSubset(of: state.membership.workers)
     } else {
       isComplete = state.hasFormed || state.membership.count >= settings.expectedWorkers
     }
@@ -162,7 +162,7 @@ extension CoordinatorMachine {
     state.plan = decision.plan
     state.paces = WorkerPaces()
     state.plannedSeconds = decision.stepSeconds
-    state.consideredMembers = Set(state.membership.members.keys)
+    state.consideredMembers = state.membership.workers
     for (replica, row) in decision.plan.places.enumerated() {
       for (stage, worker) in row.enumerated() { state.places[worker] = Place(replica: replica, stage: stage) }
     }
@@ -261,7 +261,7 @@ extension CoordinatorMachine {
     if let worker = state.expelled.filter({ state.places[$0] != nil }).min(), case .success = decidePlan() {
       return "\(name(worker)) computes wrongly"
     }
-    let members = Set(state.membership.members.keys)
+    let members = state.membership.workers
     guard members != state.consideredMembers else { return reasonToShift() }
     state.consideredMembers = members
     guard case .success(let decision) = decidePlan() else { return nil }

@@ -61,9 +61,8 @@ extension CoordinatorMachine {
       case .drained, .requeue, .superseded, .storage: .requeue
       case .configuration, .data, .peer, .numbers, .notReproducible, .software: .failed
       }
-    let sends = state.membership.sorted.flatMap {
-      send(.stop(Stop(disposition: disposition, reason: reason)), to: $0.worker)
-    }
+    let sends = broadcast(
+      envelope(.stop(Stop(disposition: disposition, reason: reason))), to: state.membership.sorted.map(\.connection))
     guard state.checkpoints.isCommitting else { return sends + finish(kind, reason) }
     state.phase = .stopping(
       Outcome(kind: kind, reason: reason, step: state.step, lastCheckpoint: state.checkpoints.newest))

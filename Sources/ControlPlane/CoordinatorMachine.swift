@@ -39,8 +39,6 @@ public struct CoordinatorMachine: Sendable {
   struct Order: Hashable, Sendable {
     var number: UInt64 = 0
     var message = ControlMessage.regroup
-    /// When it was last sent to each.
-    var sentTick: [WorkerID: UInt64] = [:]
   }
 
   /// Everything that events change; the settings never do.
@@ -173,19 +171,21 @@ public struct CoordinatorMachine: Sendable {
     state.membership[worker].map { [.send(envelope(message), to: $0.connection)] } ?? []
   }
   func sendToPlaced(_ message: ControlMessage) -> [CoordinatorDirective] {
-    placed.flatMap { send(message, to: $0) }
+    broadcast(envelope(message), to: placed.compactMap { state.membership[$0]?.connection })
+  }
+  func broadcast(_ envelope: Envelope, to connections: [Connection]) -> [CoordinatorDirective] {
+    connections.isEmpty ? [] : [.broadcast(envelope, to: connections)]
   }
 
   /// Asks something of several workers; it is asked again of those who have not got it.
   mutating func order(_ message: ControlMessage, of workers: [WorkerID]) -> [CoordinatorDirective] {
     state.order = Order(number: state.order.number + 1, message: message)
-    return workers.flatMap { sendOrder(to: $0) }
+    return sendOrder(to: workers)
   }
 
-  mutating func sendOrder(to worker: WorkerID) -> [CoordinatorDirective] {
-    guard let member = state.membership[worker] else { return [] }
-    state.order.sentTick[worker] = state.now
-    return [.send(envelope(state.order.message, order: state.order.number), to: member.connection)]
+  mutating func sendOrder(to workers: [WorkerID]) -> [CoordinatorDirective] {
+    broadcast(
+      envelope(state.order.message, order: state.order.number), to: state.membership.ordered(workers, now: state.now))
   }
 
   /// Takes the barrier out of the phase while a report is added to it: with thousands of workers it must not be copied

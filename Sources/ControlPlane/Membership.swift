@@ -4,21 +4,50 @@ import Wire
 /// Who belongs to the run, over which connection, and when each was last heard.
 public struct Membership: Hashable, Sendable {
   public struct Member: Hashable, Sendable {
-    public var worker: WorkerID
-    public var connection: Connection
-    public var hello: Hello
+    public let worker: WorkerID
+    private var identity: Identity
     public var lastHeardTick: UInt64
     public var lastProgressTick: UInt64
+    /// When an order was last sent to it.
+    public fileprivate(set) var lastOrderTick: UInt64 = 0
     public var progress: UInt64 = 0
     public var phase = "joining"
     public var microbatchesPerSecond = 0.0
     public var memoryBytes: UInt64 = 0
+
+    fileprivate init(worker: WorkerID, connection: Connection, hello: Hello, now: UInt64) {
+      self.worker = worker
+      identity = Identity(connection: connection, hello: hello)
+      lastHeardTick = now
+      lastProgressTick = now
+    }
+    public fileprivate(set) var connection: Connection {
+      get { identity.connection }
+      set { identity = Identity(connection: newValue, hello: identity.hello) }
+    }
+    public var hello: Hello { identity.hello }
     public var name: String { "\(worker) (\(hello.host), process \(hello.processID))" }
   }
 
-  public private(set) var members: [WorkerID: Member] = [:]
-  /// All members, ascending.
-  private var ids: [WorkerID] = []
+  /// What seldom changes, in one place: members are looked at ten times a second, and there may be thousands of them.
+  private final class Identity: Hashable, Sendable {
+    let connection: Connection
+    let hello: Hello
+    init(connection: Connection, hello: Hello) {
+      self.connection = connection
+      self.hello = hello
+    }
+    static func == (a: Identity, b: Identity) -> Bool {
+      a === b || a.connection == b.connection && a.hello == b.hello
+    }
+    func hash(into hasher: inout Hasher) {
+      hasher.combine(connection)
+      hasher.combine(hello)
+    }
+  }
+
+  /// All members, ascending by ID.
+  public private(set) var sorted: [Member] = []
   private var workerOf: [Connection: WorkerID] = [:]
   private var workerOfProcess: [ProcessKey: WorkerID] = [:]
   private var nextNumber: UInt32
@@ -35,11 +64,33 @@ public struct Membership: Hashable, Sendable {
     self.device = device
   }
 
-  /// All members, by ID.
-  public var sorted: [Member] { ids.compactMap { members[$0] } }
-  public var count: Int { members.count }
+  public var count: Int { sorted.count }
+  public var workers: Set<WorkerID> { Set(sorted.map(\.worker)) }
   public func worker(at connection: Connection) -> WorkerID? { workerOf[connection] }
-  public subscript(worker: WorkerID) -> Member? { members[worker] }
+  public subscript(worker: WorkerID) -> Member? { index(of: worker).map { sorted[$0] } }
+
+  /// Where a member is, or would be.
+  private func place(of worker: WorkerID) -> Int {
+    // Numbers are mostly given in a row: then it lies as far from the first as their numbers are apart.
+    if let first = sorted.first?.worker.number, worker.number >= first {
+      let guess = Int(worker.number - first)
+      if guess < sorted.count, sorted[guess].worker == worker { return guess }
+    }
+    var range = 0..<sorted.count
+    while !range.isEmpty {
+      let middle = (range.lowerBound + range.upperBound) / 2
+      if sorted[middle].worker < worker {
+        range = middle + 1..<range.upperBound
+      } else {
+        range = range.lowerBound..<middle
+      }
+    }
+    return range.lowerBound
+  }
+  private func index(of worker: WorkerID) -> Int? {
+    let place = place(of: worker)
+    return place < sorted.count && sorted[place].worker == worker ? place : nil
+  }
 
   public enum HelloVerdict: Hashable, Sendable {
     /// A new member.
@@ -79,12 +130,12 @@ public struct Membership: Hashable, Sendable {
       return .phantom(known)
     }
     if let known = workerOf[connection] { return .again(known) }
-    if let worker = workerOfProcess[process], let old = members[worker] {
-      workerOf[old.connection] = nil
-      workerOf[connection] = old.worker
-      members[old.worker]?.connection = connection
-      members[old.worker]?.lastHeardTick = now
-      return .moved(old.worker)
+    if let worker = workerOfProcess[process], let index = index(of: worker) {
+      workerOf[sorted[index].connection] = nil
+      workerOf[connection] = worker
+      sorted[index].connection = connection
+      sorted[index].lastHeardTick = now
+      return .moved(worker)
     }
     if banned.contains(where: { Self.isSameProcess($0, hello) }) {
       return .refused("this machine was found to compute wrongly")
@@ -95,7 +146,7 @@ public struct Membership: Hashable, Sendable {
         "this worker computes on \(hello.deviceFingerprint) but the run was computed on \(device), and its bits would "
           + "differ: join from a host with such a processor, or start a new run")
     }
-    if let other = ids.first.flatMap({ members[$0] }), other.hello.deviceFingerprint != hello.deviceFingerprint {
+    if let other = sorted.first, other.hello.deviceFingerprint != hello.deviceFingerprint {
       return .refused(
         "this worker computes on \(hello.deviceFingerprint) but \(other.name) on \(other.hello.deviceFingerprint): "
           + "all workers of a run must agree, or their bits would differ")
@@ -114,10 +165,7 @@ public struct Membership: Hashable, Sendable {
     workerOf[connection] = worker
     workerOfProcess[process] = worker
     processOf[worker] = process
-    // Nearly always at the end.
-    ids.insert(worker, at: (ids.lastIndex { $0 < worker } ?? -1) + 1)
-    members[worker] = Member(
-      worker: worker, connection: connection, hello: hello, lastHeardTick: now, lastProgressTick: now)
+    sorted.insert(Member(worker: worker, connection: connection, hello: hello, now: now), at: place(of: worker))
     return .admitted(worker)
   }
 
@@ -142,41 +190,55 @@ public struct Membership: Hashable, Sendable {
 
   /// Any accepted message shows life; one that is not a heartbeat shows progress too.
   mutating func heard(_ worker: WorkerID, heartbeat: Heartbeat?, now: UInt64) {
-    guard var member = members[worker] else { return }
-    member.lastHeardTick = now
-    if let heartbeat {
-      if heartbeat.progress != member.progress || heartbeat.phase != member.phase { member.lastProgressTick = now }
-      member.progress = heartbeat.progress
-      member.phase = heartbeat.phase
-      member.microbatchesPerSecond = heartbeat.microbatchesPerSecond
-      member.memoryBytes = heartbeat.memoryBytes
-    } else {
-      member.lastProgressTick = now
+    guard let index = index(of: worker) else { return }
+    sorted[index].lastHeardTick = now
+    guard let heartbeat else {
+      sorted[index].lastProgressTick = now
+      return
     }
-    members[worker] = member
+    if heartbeat.progress != sorted[index].progress || heartbeat.phase != sorted[index].phase {
+      sorted[index].lastProgressTick = now
+    }
+    sorted[index].progress = heartbeat.progress
+    sorted[index].phase = heartbeat.phase
+    sorted[index].microbatchesPerSecond = heartbeat.microbatchesPerSecond
+    sorted[index].memoryBytes = heartbeat.memoryBytes
   }
 
   /// Puts a member back as it was.
   mutating func restore(_ member: Member) {
-    guard members[member.worker] != nil else { return }
-    members[member.worker] = member
+    if let index = index(of: member.worker) { sorted[index] = member }
   }
 
-  mutating func alive(_ worker: WorkerID, now: UInt64) { members[worker]?.lastHeardTick = now }
+  mutating func alive(_ worker: WorkerID, now: UInt64) {
+    if let index = index(of: worker) { sorted[index].lastHeardTick = now }
+  }
 
-  mutating func ban(_ worker: WorkerID) { if let member = members[worker] { banned.append(member.hello) } }
+  mutating func setMemory(_ bytes: UInt64, of worker: WorkerID) {
+    if let index = index(of: worker) { sorted[index].memoryBytes = bytes }
+  }
 
-  mutating func setMemory(_ bytes: UInt64, of worker: WorkerID) { members[worker]?.memoryBytes = bytes }
+  /// An order is on its way to them.
+  /// - Returns: the connections of those who are members.
+  mutating func ordered(_ workers: [WorkerID], now: UInt64) -> [Connection] {
+    workers.compactMap { worker in
+      guard let index = index(of: worker) else { return nil }
+      sorted[index].lastOrderTick = now
+      return sorted[index].connection
+    }
+  }
+
+  mutating func ban(_ worker: WorkerID) { if let member = self[worker] { banned.append(member.hello) } }
 
   /// Waiting begins anew for everybody: nobody is late with what has just been asked.
   mutating func restartProgress(now: UInt64) {
-    for worker in members.keys { members[worker]?.lastProgressTick = now }
+    for index in sorted.indices { sorted[index].lastProgressTick = now }
   }
 
   mutating func remove(_ worker: WorkerID) {
-    guard let member = members.removeValue(forKey: worker) else { return }
+    guard let index = index(of: worker) else { return }
+    let member = sorted.remove(at: index)
     workerOf[member.connection] = nil
     workerOfProcess[ProcessKey(member.hello, member.connection)] = nil
-    ids.removeAll { $0 == worker }
   }
 }

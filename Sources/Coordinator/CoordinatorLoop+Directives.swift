@@ -21,7 +21,8 @@ extension CoordinatorLoop {
             processID: ProcessInfo.processInfo.processIdentifier, at: Date().timeIntervalSince1970)
         }
       case .persistPlan(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
-      case .send(let envelope, let connection): send(envelope, to: connection)
+      case .send(let envelope, let connection): send(envelope, to: [connection])
+      case .broadcast(let envelope, let connections): send(envelope, to: connections)
       case .answerStatus(let connection): answerStatus(connection)
       case .commitStep(let record): commit(record)
       case .recordSkip(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
@@ -56,15 +57,16 @@ extension CoordinatorLoop {
     return .journalFailed(reason: "\(error)")
   }
 
-  private func send(_ envelope: Envelope, to connection: Connection) {
+  private func send(_ envelope: Envelope, to connections: [Connection]) {
     timeStep(envelope.message)
-    guard let peer = peers[connection] else { return }
-    do throws(TransportError) { try server.send(envelope, to: peer) } catch {
+    let present = connections.filter { peers[$0] != nil }
+    for (index, error) in server.send(envelope, to: present.compactMap { peers[$0] }) {
+      let connection = present[index]
       if case .peerUnreachable = error {} else { log.warning("could not send to \(connection): \(error)") }
       pending.append(.connectionRefused(connection))
     }
     // Answered before `ready`: however short the run, its spans can be placed in time.
-    if case .prepare = envelope.message { askForClock(of: connection) }
+    if case .prepare = envelope.message { connections.forEach(askForClock) }
   }
 
   /// A step begins with its first `runStep`; the update of the one before, which came after that one's commit, counts

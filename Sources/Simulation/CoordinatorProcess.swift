@@ -257,6 +257,8 @@ extension SimulatedCluster {
     case .recordSkip(let record): begin(.skip(record), for: coordinator)
     case .recordEvaluation(let record): begin(.evaluation(record), for: coordinator)
     case .send(let envelope, let connection): send(envelope, to: connection, from: coordinator)
+    case .broadcast(let envelope, let connections):
+      for connection in connections { send(envelope, to: connection, from: coordinator) }
     case .commitCheckpoint(let request):
       coordinator.commits.append(request)
       if coordinator.commits.count == 1 { scheduleManifest(coordinator) }

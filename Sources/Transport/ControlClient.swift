@@ -78,9 +78,9 @@ public final class ControlClient {
     try flush()
     var envelopes: [Envelope] = []
     var taken = 0
-    while taken < Self.messagesPerPoll, let (parts, excess) = try socket.receiveParts(atMost: 2) {
+    while taken < Self.messagesPerPoll, let (parts, excess) = try socket.receiveParts(atMost: Message.mostParts) {
       taken += 1
-      switch Incoming.Content(parts: parts, excess: excess) {
+      switch Incoming.Content(parts: parts, atMost: Message.mostParts, excess: excess) {
       case .envelope(let envelope): envelopes.append(envelope)
       case .malformed: malformedCount += 1
       }

@@ -55,8 +55,8 @@ public final class ControlServer {
   private let authenticator: Authenticator?
   private var rates: ConnectionRates
   private let clock = ContinuousClock()
-  /// What was sent last to more than one, encoded: an order goes to every worker.
-  private var encoded: [(envelope: Envelope, message: Message)] = []
+  /// The newest order, encoded: it may have to be sent again to single workers.
+  private var newestOrder: (envelope: Envelope, parts: [Message])?
 
   /// - Parameters:
   ///   - listen: `tcp://127.0.0.1:7070`, `tcp://127.0.0.1:*` for a free port, or `ipc:///path`.
@@ -114,7 +114,7 @@ public final class ControlServer {
         key = sender.key
         role = sender.admission.role
       }
-      let content = Incoming.Content(parts: Array(parts.dropFirst()), excess: excess)
+      let content = Incoming.Content(parts: Array(parts.dropFirst()), atMost: 1, excess: excess)
       switch content {
       case .malformed: malformedCount += 1
       case .envelope(let envelope):
@@ -137,36 +137,43 @@ public final class ControlServer {
     return admitted.find(text)
   }
 
-  /// Orders and heartbeats are the same for many workers: they are encoded once, and the bytes shared.
-  private func payload(of envelope: Envelope) throws(TransportError) -> Message {
-    if let known = encoded.first(where: { $0.envelope == envelope }) { return Message(sharing: known.message) }
-    let message = try Message(envelope)
-    switch envelope.message {
-    case .regroup, .prepare, .runStep, .update, .evaluate, .save, .coordinatorHeartbeat, .stop:
-      // Heartbeats come in two kinds: to those who owe something, and to the others.
-      if encoded.count == 3 { encoded.removeFirst() }
-      encoded.append((envelope, message))
-      return Message(sharing: message)
-    default: return message
+  /// Queues a message for each of several peers; never blocks. It is encoded once, and its bytes shared.
+  /// - Returns: whom it was not sent to, by index, and why: `peerUnreachable` when the peer has gone or is not admitted
+  ///   any more, `congested` when it takes nothing, `messageTooLarge`.
+  public func send(_ envelope: Envelope, to peers: [PeerIdentity]) -> [(index: Int, error: TransportError)] {
+    guard !peers.isEmpty else { return [] }
+    let parts: [Message]
+    do throws(TransportError) { parts = try encoded(envelope) } catch { return peers.indices.map { ($0, error) } }
+    var failures: [(index: Int, error: TransportError)] = []
+    for (index, peer) in peers.enumerated() {
+      do throws(TransportError) { try send(parts, to: peer) } catch { failures.append((index, error)) }
     }
+    return failures
   }
 
   /// Queues a message for a peer; never blocks.
-  /// - Throws: ``TransportError``: `peerUnreachable` when it has gone or is not admitted
-  ///   any more, `congested` when it takes nothing.
+  /// - Throws: ``TransportError`` as of several.
   public func send(_ envelope: Envelope, to peer: PeerIdentity) throws(TransportError) {
+    try send(encoded(envelope), to: peer)
+  }
+
+  private func encoded(_ envelope: Envelope) throws(TransportError) -> [Message] {
+    if envelope.order > 0, let newestOrder, newestOrder.envelope == envelope { return newestOrder.parts }
+    let parts = try Message.parts(of: envelope)
+    if envelope.order > 0 { newestOrder = (envelope, parts) }
+    return parts
+  }
+
+  private func send(_ parts: [Message], to peer: PeerIdentity) throws(TransportError) {
     // Nothing is told to a key that has been struck off, though its connection may still be there.
     if let admitted { guard let key = peer.key, admitted.admission(of: key) != nil else { throw .peerUnreachable } }
-    let payload = try payload(of: envelope)
-    let identity = Message(copying: peer.bytes)
-    switch socket.send(identity, more: true) {
-    case .sent: break
-    case .unreachable: throw .peerUnreachable
-    case .wouldBlock: throw .congested(queuedMessages: Int(Socket.Limits.control.sendMessages))
-    case .failed(let error): throw error
-    }
-    // The identity was accepted, so there is room for the rest.
-    switch socket.send(payload) {
+    // Once the identity is accepted there is room for the rest.
+    try send(Message(copying: peer.bytes), more: true)
+    for (index, part) in parts.enumerated() { try send(Message(sharing: part), more: index + 1 < parts.count) }
+  }
+
+  private func send(_ message: Message, more: Bool) throws(TransportError) {
+    switch socket.send(message, more: more) {
     case .sent: break
     case .unreachable: throw .peerUnreachable
     case .wouldBlock: throw .congested(queuedMessages: Int(Socket.Limits.control.sendMessages))
@@ -182,14 +189,19 @@ extension Socket.Limits {
 
 extension Incoming.Content {
   /// - Parameter parts: the message without the identity that the socket puts before it.
-  init(parts: [Message], excess: Int) {
-    guard let part = parts.first, parts.count == 1, excess == 0 else {
+  init(parts: [Message], atMost limit: Int, excess: Int) {
+    guard !parts.isEmpty, parts.count <= limit, excess == 0 else {
       self = .malformed(
-        .malformed(what: "the message", reason: "it has \(parts.count + excess) parts instead of one"))
+        .malformed(what: "the message", reason: "it has \(parts.count + excess) parts, not 1 to \(limit)"))
+      return
+    }
+    let sizeBytes = parts.reduce(0) { $0 + $1.count }
+    guard sizeBytes <= WireLimits.messageBytes else {
+      self = .malformed(.malformed(what: "the message", reason: "its parts have \(sizeBytes) bytes"))
       return
     }
     do throws(WireError) {
-      self = .envelope(try Envelope(decoding: part.bytes))
+      self = .envelope(try Envelope(decoding: parts.count == 1 ? parts[0].bytes : parts.flatMap(\.bytes)))
     } catch {
       self = .malformed(error)
     }
@@ -197,11 +209,27 @@ extension Incoming.Content {
 }
 
 extension Message {
-  convenience init(_ envelope: Envelope) throws(TransportError) {
+  /// What the library writes to one connection before it looks at the others (`ZMQ_OUT_BATCH_SIZE`), with room for a
+  /// frame's header and encryption. A plan for thousands goes to thousands: written whole to one after the other, it
+  /// would keep the coordinator from hearing that they live.
+  static let partBytes = 8_000
+  static let mostParts = WireLimits.messageBytes / partBytes + 1
+
+  convenience init(_ envelope: Envelope) throws(TransportError) { self.init(copying: try Self.checked(envelope)) }
+
+  /// The same in parts, one after the other.
+  static func parts(of envelope: Envelope) throws(TransportError) -> [Message] {
+    let bytes = try checked(envelope)
+    return stride(from: 0, to: bytes.count, by: partBytes).map {
+      Message(copying: Array(bytes[$0..<min($0 + partBytes, bytes.count)]))
+    }
+  }
+
+  private static func checked(_ envelope: Envelope) throws(TransportError) -> [UInt8] {
     let bytes = envelope.encoded()
     guard bytes.count <= WireLimits.messageBytes else {
       throw .messageTooLarge(sizeBytes: bytes.count, limitBytes: WireLimits.messageBytes)
     }
-    self.init(copying: bytes)
+    return bytes
   }
 }

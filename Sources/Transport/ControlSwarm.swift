@@ -51,19 +51,16 @@ package final class ControlSwarm {
   package func poll(timeoutMilliseconds: Int) throws(TransportError) -> [(number: UInt32, envelope: Envelope)] {
     try Socket.wait(for: [(socket, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
     var found: [(number: UInt32, envelope: Envelope)] = []
-    while found.count < Self.messagesPerPoll, let (parts, _) = try socket.receiveParts(atMost: 2) {
-      guard parts.count == 2, let number = Self.number(parts[0].bytes), let envelope = decode(parts[1]) else {
-        continue
-      }
+    while found.count < Self.messagesPerPoll, let (parts, _) = try socket.receiveParts(atMost: 1 + Message.mostParts) {
+      guard let number = Self.number(parts[0].bytes), let envelope = decode(parts.dropFirst()) else { continue }
       found.append((number, envelope))
     }
     return found
   }
 
-  private func decode(_ message: Message) -> Envelope? {
-    let known = message.withBytes { raw in decoded.firstIndex { $0.bytes.elementsEqual(raw, size: raw.count) } }
-    if let known { return decoded[known].envelope }
-    let bytes = message.bytes
+  private func decode(_ parts: ArraySlice<Message>) -> Envelope? {
+    if let known = decoded.firstIndex(where: { $0.bytes.elementsEqual(parts) }) { return decoded[known].envelope }
+    let bytes = parts.flatMap(\.bytes)
     guard let envelope = try? Envelope(decoding: bytes) else { return nil }
     // Those of single workers would drive out what all get.
     if case .welcome = envelope.message { return envelope }
@@ -82,12 +79,18 @@ package final class ControlSwarm {
 }
 
 extension [UInt8] {
-  fileprivate func elementsEqual(_ other: UnsafeRawBufferPointer, size: Int) -> Bool {
-    // Safe because both have `size` bytes, which is checked first.
-    count == size
-      && withUnsafeBytes { mine in
-        guard let mine = mine.baseAddress, let other = other.baseAddress else { return size == 0 }
-        return memcmp(mine, other, size) == 0
+  fileprivate func elementsEqual(_ parts: ArraySlice<Message>) -> Bool {
+    guard count == parts.reduce(0, { $0 + $1.count }) else { return false }
+    return withUnsafeBytes { mine in
+      var offset = 0
+      return parts.allSatisfy { part in
+        part.withBytes { other in
+          defer { offset += other.count }
+          // Safe because the parts together have as many bytes as this, which is checked first.
+          guard let mine = mine.baseAddress, let other = other.baseAddress, part.count > 0 else { return true }
+          return memcmp(mine + offset, other, part.count) == 0
+        }
       }
+    }
   }
 }

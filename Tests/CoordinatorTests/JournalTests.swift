@@ -49,8 +49,10 @@ import Testing
     #expect(second == Generation(2))
     #expect(try journal.commit(record(0, generation: second), seconds: 9, at: 20) == .reproduced)
     #expect(try journal.steps(0..<1).first?.record.generation == Generation(1))
-    guard case .differs(let reason) = try journal.commit(
-      record(0, loss: (2.5).nextUp, generation: second), seconds: 1, at: 30) else {
+    guard
+      case .differs(let reason) = try journal.commit(
+        record(0, loss: (2.5).nextUp, generation: second), seconds: 1, at: 30)
+    else {
       Issue.record("one bit was not seen")
       return
     }

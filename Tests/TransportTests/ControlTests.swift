@@ -50,6 +50,34 @@ extension ControlClient {
     #expect(try client.take(50).map(\.message) == (Step(0)..<50).map { .evaluate(step: $0) })
   }
 
+  @Test("an order that is larger than one write to a connection arrives whole, at everybody")
+  func largeOrders() throws {
+    let server = try ControlServer(listen: "tcp://127.0.0.1:*")
+    defer { withExtendedLifetime(server) {} }
+    let clients = try (0..<3).map { _ in try ControlClient(address: server.endpoint) }
+    for client in clients {
+      try client.send(envelope(.statusRequest))
+      _ = try client.poll(timeoutMilliseconds: 200)
+    }
+    let peers = try server.take(3).map(\.peer)
+    let plan = Plan(
+      stageUnits: [0..<3], replicaLeaves: [0..<1], places: [[WorkerID(1)]], spares: [], schedule: .gpipe)
+    var prepare = Prepare(plan: plan, peers: [], fromStep: 3, origin: .seed)
+    for number in UInt32(1)...5_000 {
+      prepare.peers.append(Peer(worker: WorkerID(number), dataEndpoint: "tcp://10.0.0.1:\(20_000 + number)"))
+    }
+    var order = envelope(.prepare(prepare))
+    order.order = 4
+    #expect(order.encoded().count > 100_000)
+    #expect(server.send(order, to: peers).isEmpty)
+    // Once more to one of them, as to one that has not got it.
+    try server.send(order, to: peers[1])
+    for (index, client) in clients.enumerated() {
+      let count = index == 1 ? 2 : 1
+      #expect(try client.take(count) == [Envelope](repeating: order, count: count))
+    }
+  }
+
   @Test func ipcWorks() throws {
     let path = FileManager.default.temporaryDirectory.path + "/control-\(UUID().uuidString)"
     let server = try ControlServer(listen: "ipc://\(path)")
