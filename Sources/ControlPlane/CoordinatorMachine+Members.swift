@@ -160,8 +160,9 @@ extension CoordinatorMachine {
   }
 
   /// A member wants to go. It stays until others hold what it holds; the last one takes the run with it.
-  mutating func leaving(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective] {
-    guard state.leavers[worker] == nil else { return [] }
+  /// - Returns: nil when it has said so before: asking again is no progress.
+  mutating func leaving(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective]? {
+    guard state.leavers[worker] == nil else { return nil }
     switch state.phase {
     case .stopping, .finished, .settling: return []
     case .assembling: return release(worker, reason)
