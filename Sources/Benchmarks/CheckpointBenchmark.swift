@@ -3,11 +3,7 @@ import TransfusionModel
 
 /// What checkpoints cost a run of one worker.
 public struct CheckpointBenchmark: Sendable {
-  public var preset: BenchmarkPreset
-  public var rows: Int
-  public var length: Int
-  public var patches: Int
-  public var precision: Precision
+  public var model: BenchmarkModel
   public var threads: Int
   /// Steps between two checkpoints.
   public var every: Int
@@ -20,23 +16,15 @@ public struct CheckpointBenchmark: Sendable {
   static let reportedInterval = 50.0
   static let warmUpSteps = 2
 
-  public init(
-    preset: BenchmarkPreset, rows: Int, length: Int, patches: Int, precision: Precision, threads: Int, every: Int,
-    count: Int
-  ) {
-    self.preset = preset
-    self.rows = rows
-    self.length = length
-    self.patches = patches
-    self.precision = precision
+  public init(model: BenchmarkModel, threads: Int, every: Int, count: Int) {
+    self.model = model
     self.threads = threads
     self.every = every
     self.count = count
   }
 
   public func run(scope: BenchmarkScope, progress: (String) -> Void = { _ in }) throws -> BenchmarkReport {
-    var settings = BenchmarkRunSettings(
-      preset: preset, rows: rows, length: length, patches: patches, precision: precision)
+    var settings = BenchmarkRunSettings(model: model)
     settings.microbatches = 2
     let folder = try scope.directory()
     defer { scope.remove(folder) }

@@ -6,11 +6,7 @@ import TransfusionModel
 /// One training step of one worker, over and over on one synthetic microbatch: what PyTorch's step is compared
 /// with.
 public struct ComputeBenchmark: Sendable {
-  public var preset: BenchmarkPreset
-  public var rows: Int
-  public var length: Int
-  public var patches: Int
-  public var precision: Precision
+  public var model: BenchmarkModel
   public var threads: Int
   public var steps: Int
   public var pin = false
@@ -18,14 +14,8 @@ public struct ComputeBenchmark: Sendable {
   /// Reports the seconds of each part of the step.
   public var phases = false
 
-  public init(
-    preset: BenchmarkPreset, rows: Int, length: Int, patches: Int, precision: Precision, threads: Int, steps: Int
-  ) {
-    self.preset = preset
-    self.rows = rows
-    self.length = length
-    self.patches = patches
-    self.precision = precision
+  public init(model: BenchmarkModel, threads: Int, steps: Int) {
+    self.model = model
     self.threads = threads
     self.steps = steps
   }
@@ -35,23 +25,25 @@ public struct ComputeBenchmark: Sendable {
 
   /// - Parameter progress: is told each step's number and seconds as it ends.
   public func run(progress: (Int, Double) -> Void = { _, _ in }) throws -> BenchmarkReport {
-    let model = preset.model(patches: patches)
-    try model.validate()
-    let batch = SyntheticMicrobatch.make(model, rows: rows, length: length, seed: 1)
-    let work = MatrixWork(model, batch)
+    let configuration = model.configuration
+    try configuration.validate()
+    let batch = SyntheticMicrobatch.make(configuration, rows: model.rows, length: model.length, seed: 1)
+    let work = MatrixWork(configuration, batch)
+    let type = model.precision.computeType
 
     let peaks = try PeakMeasurement.measure(
-      PeakMeasurement.shapes(model, positions: rows * length), type: precision.computeType, threads: threads, pin: pin,
+      PeakMeasurement.shapes(configuration, positions: model.rows * model.length), type: type, threads: threads,
+      pin: pin,
       secondsEach: 0.3)
     guard let peak = peaks.max(by: { $0.gigaflops < $1.gigaflops }) else { preconditionFailure("no shape measured") }
     let probe = try PeakMeasurement.Probe(
-      peak.shape, type: precision.computeType, on: CPUDevice(threads: threads, pin: pin))
+      peak.shape, type: type, on: CPUDevice(threads: threads, pin: pin))
     let device = try CPUDevice(threads: threads, pin: pin)
     PeakMemory.reset()
 
     let step = try TrainingStep(
-      model, limits: MicrobatchLimits(rows: rows, length: length, images: batch.images), precision: precision,
-      recompute: recompute, device: device)
+      configuration, limits: MicrobatchLimits(rows: model.rows, length: model.length, images: batch.images),
+      precision: model.precision, recompute: recompute, device: device)
     var trials = Trials()
     // Each step over the floor at the speed just before and after it.
     var overFloor = Trials()
@@ -72,14 +64,11 @@ public struct ComputeBenchmark: Sendable {
 
     var report = BenchmarkReport(
       benchmark: "compute", environment: BenchmarkEnvironment(fingerprint: device.fingerprint),
-      settings: [
-        ("preset", preset.rawValue), ("rows", "\(rows)"), ("length", "\(length)"), ("patches", "\(patches)"),
-        ("precision", precision.rawValue), ("threads", "\(threads)"), ("steps", "\(steps)"),
-      ])
+      settings: model.description + [("threads", "\(threads)"), ("steps", "\(steps)")])
     let floor = work.total / peak.gigaflops / 1e9
     report.add("medianStepSeconds", trials.median, "step, median", unit: "s")
     report.add("bestStepSeconds", trials.best, "step, best", unit: "s")
-    report.add("tokensPerSecond", Double(rows * length) / trials.median, "tokens per second, median")
+    report.add("tokensPerSecond", Double(model.rows * model.length) / trials.median, "tokens per second, median")
     report.add("matrixTeraflop", work.total / 1e12, "matrix work of a step", unit: "TFLOP")
     report.add("peakGigaflops", peak.gigaflops, "peak, measured first", unit: "GFLOP/s")
     report.add("floorSeconds", floor, "matrix work at the peak (floor)", unit: "s")
@@ -87,7 +76,7 @@ public struct ComputeBenchmark: Sendable {
     report.add("stepOverFloorNow", overFloor.median, "step over the floor at the peak around it, median")
     report.add("bestStepOverFloor", trials.best / floor, "step, best, over the floor")
     if let memory { report.add("peakResidentBytes", Double(memory), "largest resident memory", unit: "bytes") }
-    report.add("parameters", Double(model.parameterCount), "parameters")
+    report.add("parameters", Double(configuration.parameterCount), "parameters")
     report.add("loss", step.loss, "loss of the last step")
     if phases { addPhases(seconds, work: work, peaks: peaks, to: &report) }
     report.notes.append("the peak is of \(peak.shape.text)")

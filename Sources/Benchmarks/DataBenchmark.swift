@@ -6,32 +6,21 @@ import TransfusionModel
 
 /// How fast microbatches are made, and how long training waits for them.
 public struct DataBenchmark: Sendable {
-  public var preset: BenchmarkPreset
-  public var rows: Int
-  public var length: Int
-  public var patches: Int
-  public var precision: Precision
+  public var model: BenchmarkModel
   public var threads: Int
   public var steps: Int
 
   static let warmUpSteps = 2
   static let measuredSeconds = 2.0
 
-  public init(
-    preset: BenchmarkPreset, rows: Int, length: Int, patches: Int, precision: Precision, threads: Int, steps: Int
-  ) {
-    self.preset = preset
-    self.rows = rows
-    self.length = length
-    self.patches = patches
-    self.precision = precision
+  public init(model: BenchmarkModel, threads: Int, steps: Int) {
+    self.model = model
     self.threads = threads
     self.steps = steps
   }
 
   public func run(scope: BenchmarkScope, progress: (String) -> Void = { _ in }) throws -> BenchmarkReport {
-    let settings = BenchmarkRunSettings(
-      preset: preset, rows: rows, length: length, patches: patches, precision: precision)
+    let settings = BenchmarkRunSettings(model: model)
     let folder = try scope.directory()
     defer { scope.remove(folder) }
     progress("writing documents")

@@ -3,11 +3,7 @@ import TransfusionModel
 
 /// Whole runs of coordinator and workers: what dividing a step among processes costs.
 public struct PipelineBenchmark: Sendable {
-  public var preset: BenchmarkPreset
-  public var rows: Int
-  public var length: Int
-  public var patches: Int
-  public var precision: Precision
+  public var model: BenchmarkModel
   /// Measured steps of each run.
   public var steps: Int
   /// How often each kind of run is started, alternating.
@@ -16,14 +12,8 @@ public struct PipelineBenchmark: Sendable {
   static let microbatches = 8
   static let warmUpSteps = 2
 
-  public init(
-    preset: BenchmarkPreset, rows: Int, length: Int, patches: Int, precision: Precision, steps: Int, rounds: Int
-  ) {
-    self.preset = preset
-    self.rows = rows
-    self.length = length
-    self.patches = patches
-    self.precision = precision
+  public init(model: BenchmarkModel, steps: Int, rounds: Int) {
+    self.model = model
     self.steps = steps
     self.rounds = rounds
   }
@@ -42,9 +32,7 @@ public struct PipelineBenchmark: Sendable {
 
   /// - Parameter progress: is told what is being measured.
   public func run(scope: BenchmarkScope, progress: (String) -> Void = { _ in }) throws -> BenchmarkReport {
-    let settings = BenchmarkRunSettings(
-      preset: preset, rows: rows, length: length, patches: patches, precision: precision,
-      microbatches: Self.microbatches)
+    let settings = BenchmarkRunSettings(model: model, microbatches: Self.microbatches)
     let folder = try scope.directory()
     defer { scope.remove(folder) }
     let documents = folder + "/documents"

@@ -9,11 +9,7 @@ public struct RecoveryBenchmark: Sendable {
   /// Times that each fault is brought about.
   public var rounds: Int
   /// The model of the runs without faults, whose cost of heartbeats, journal and copies is measured.
-  public var preset: BenchmarkPreset
-  public var rows: Int
-  public var length: Int
-  public var patches: Int
-  public var precision: Precision
+  public var model: BenchmarkModel
   /// Runs with and without copies, alternating; 0 leaves this part out.
   public var pairs: Int
   /// Measured steps of each of these runs.
@@ -21,7 +17,7 @@ public struct RecoveryBenchmark: Sendable {
 
   /// Of the runs with faults: a step is a fraction of a second, so that what is measured is not the step.
   static let faultSettings = BenchmarkRunSettings(
-    preset: .tiny, rows: 1, length: 64, patches: 16, precision: .float32)
+    model: BenchmarkModel(preset: .tiny, rows: 1, length: 64, patches: 16, precision: .float32))
   static let faultVocabulary = 4_096
   static let warmUpSteps = 2
   /// Steps between two copies: the default of `checkpoint.copy_every`.
@@ -31,15 +27,10 @@ public struct RecoveryBenchmark: Sendable {
   static let journaledRecords = 200
 
   public init(
-    rounds: Int, preset: BenchmarkPreset, rows: Int, length: Int, patches: Int, precision: Precision, pairs: Int,
-    steps: Int
+    rounds: Int, model: BenchmarkModel, pairs: Int, steps: Int
   ) {
     self.rounds = rounds
-    self.preset = preset
-    self.rows = rows
-    self.length = length
-    self.patches = patches
-    self.precision = precision
+    self.model = model
     self.pairs = pairs
     self.steps = steps
   }
@@ -108,8 +99,7 @@ public struct RecoveryBenchmark: Sendable {
     for step in try live.journal.newestSteps(50) { faultSteps.add(step.seconds) }
     live.end()
 
-    let settings = BenchmarkRunSettings(
-      preset: preset, rows: rows, length: length, patches: patches, precision: precision)
+    let settings = BenchmarkRunSettings(model: model)
     var report = BenchmarkReport(
       benchmark: "recovery", environment: BenchmarkEnvironment(fingerprint: fingerprint),
       settings: [

@@ -9,30 +9,26 @@ import Worker
 
 /// Generated documents and the configuration of a run on them.
 struct BenchmarkRunSettings {
-  var preset: BenchmarkPreset
-  var rows: Int
-  var length: Int
-  var patches: Int
-  var precision: Precision
+  var model: BenchmarkModel
   var microbatches = 8
 
   /// Patches of RGB pixels, 4 x 4: 48 elements, where the compute benchmark's latents have 32.
   static let patch = 4
-  private var imageSize: Int { Int(Double(patches).squareRoot().rounded()) * Self.patch }
+  private var imageSize: Int { Int(Double(model.patches).squareRoot().rounded()) * Self.patch }
 
   /// - Parameter directory: documents as `makeDocuments` wrote them.
   func configuration(documents directory: String) -> RunConfiguration {
     var configuration = RunConfiguration()
-    configuration.model = preset.model(patches: patches)
+    configuration.model = model.configuration
     configuration.model.channels = 3
     configuration.model.latentSize = imageSize
     configuration.model.patch = Self.patch
-    configuration.training.precision = precision
+    configuration.training.precision = model.precision
     configuration.data.directory = directory
-    configuration.data.sequenceLength = length
+    configuration.data.sequenceLength = model.length
     configuration.batch.microbatches = microbatches
     configuration.batch.leaves = min(4, microbatches)
-    configuration.batch.sequencesPerMicrobatch = rows
+    configuration.batch.sequencesPerMicrobatch = model.rows
     configuration.optimizer.warmupSteps = 10
     configuration.checkpoint.every = 1_000_000
     configuration.checkpoint.keepLast = 2
@@ -47,15 +43,12 @@ struct BenchmarkRunSettings {
       PreparationSettings(
         output: directory, images: ["\(sources)/\(SyntheticCorpus.imageFile)"],
         text: ["\(sources)/\(SyntheticCorpus.textFile)"], vocabulary: .trained(pieces: 512), imageSize: imageSize,
-        sequenceLength: length, patch: Self.patch))
+        sequenceLength: model.length, patch: Self.patch))
     try FileManager.default.removeItem(atPath: sources)
   }
 
   var description: [(name: String, value: String)] {
-    [
-      ("preset", preset.rawValue), ("rows", "\(rows)"), ("length", "\(length)"), ("patches", "\(patches)"),
-      ("precision", precision.rawValue), ("microbatches", "\(microbatches)"),
-    ]
+    model.description + [("microbatches", "\(microbatches)")]
   }
 }
 

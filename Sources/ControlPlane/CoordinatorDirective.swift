@@ -189,6 +189,16 @@ public struct Outcome: Hashable, Sendable, Codable, CustomStringConvertible {
     case software
     /// Another coordinator has taken over the run.
     case superseded
+
+    /// What it means for the workers.
+    public var disposition: Stop.Disposition {
+      switch self {
+      case .done: .done
+      // With room on the disk again the run goes on: its workers did nothing wrong.
+      case .drained, .requeue, .superseded, .storage: .requeue
+      case .configuration, .data, .peer, .numbers, .notReproducible, .software: .failed
+      }
+    }
   }
   public var kind: Kind
   public var reason: String

@@ -58,8 +58,12 @@ extension CoordinatorMachine {
     return kinds.flatMap { broadcast(envelope(.coordinatorHeartbeat($0.heartbeat)), to: $0.connections) }
   }
 
+  /// In the reasons of generations that begin because somebody, or nobody, moves.
+  package static let standstill = "it lives but makes no progress"
+  package static let endlessWait = "for something that never comes"
+
   /// Phases in which a worker waits for others: standing still there is not its own fault.
-  static let waitingPhases: Set<String> = ["idle", "receive", "reduce", "gather", "wait"]
+  static let waitingPhases: Set<String> = ["idle", "receive", "reduce", "gather", "barrier"]
 
   /// Whether a member has not been heard of for longer than is usual.
   func isSuspected(_ member: Membership.Member) -> Bool {
@@ -74,11 +78,11 @@ extension CoordinatorMachine {
     let still = state.now - member.lastProgressTick
     let isBusy = !Self.waitingPhases.contains(member.phase)
     if isBusy, still > settings.limits.stuckTicks {
-      return ("hangs in \(member.phase): it lives but makes no progress", true)
+      return ("hangs in \(member.phase): \(Self.standstill)", true)
     }
     // Nobody is busy and nobody moves: they wait for each other.
     if still > 2 * settings.limits.stuckTicks {
-      return ("waits in \(member.phase) for something that never comes", true)
+      return ("waits in \(member.phase) \(Self.endlessWait)", true)
     }
     return nil
   }

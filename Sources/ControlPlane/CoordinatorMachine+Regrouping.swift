@@ -18,7 +18,7 @@ extension CoordinatorMachine {
     guard isComplete else { return [] }
     if case .failure(let error) = decidePlan() {
       // The workers that the user asked for are here and it cannot be done with them: more of the same do not help.
-      if !state.hasFormed, isComplete, state.graceTick == nil { return stop(.configuration, "\(error)") }
+      if !state.hasFormed, state.graceTick == nil { return stop(.configuration, "\(error)") }
       return wait("\(error)")
     }
     // Nobody has computed anything in the first generation of this process: it need not end.

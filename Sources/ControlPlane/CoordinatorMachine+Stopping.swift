@@ -54,15 +54,9 @@ extension CoordinatorMachine {
     case .stopping, .finished: return []
     case .assembling, .regrouping, .preparing, .evaluating, .stepping, .settling: break
     }
-    let disposition: Stop.Disposition =
-      switch kind {
-      case .done: .done
-      // With room on the disk again the run goes on: its workers did nothing wrong.
-      case .drained, .requeue, .superseded, .storage: .requeue
-      case .configuration, .data, .peer, .numbers, .notReproducible, .software: .failed
-      }
     let sends = broadcast(
-      envelope(.stop(Stop(disposition: disposition, reason: reason))), to: state.membership.sorted.map(\.connection))
+      envelope(.stop(Stop(disposition: kind.disposition, reason: reason))),
+      to: state.membership.sorted.map(\.connection))
     guard state.checkpoints.isCommitting else { return sends + finish(kind, reason) }
     state.phase = .stopping(
       Outcome(kind: kind, reason: reason, step: state.step, lastCheckpoint: state.checkpoints.newest))

@@ -157,15 +157,9 @@ final class CoordinatorLoop {
   private func farewell() {
     guard case .finished(let outcome) = machine.state.phase, outcome.kind != .superseded else { return }
     var present = machine.state.membership.sorted
-    let disposition: Stop.Disposition =
-      switch outcome.kind {
-      case .done: .done
-      case .drained, .requeue, .superseded, .storage: .requeue
-      default: .failed
-      }
     let stop = Envelope(
       run: machine.settings.run, generation: machine.state.generation, sender: .coordinator,
-      message: .stop(Stop(disposition: disposition, reason: outcome.reason)))
+      message: .stop(Stop(disposition: outcome.kind.disposition, reason: outcome.reason)))
     let deadline = clock.now + .seconds(2)
     while !present.isEmpty, clock.now < deadline {
       guard (try? server.poll(timeoutMilliseconds: 50)) != nil else { return }

@@ -243,7 +243,8 @@ extension SimulatedCluster {
   private func obey(_ directive: CoordinatorDirective, _ coordinator: CoordinatorProcess) {
     switch directive {
     case .persistWorker(let record): begin(.worker(record), for: coordinator)
-    case .persistGeneration(let generation, let previous, _):
+    case .persistGeneration(let generation, let previous, let reason):
+      ends(previous, reason)
       begin(.generation(generation, after: previous), for: coordinator)
     case .persistPlan(let record): begin(.plan(record), for: coordinator)
     case .commitStep(let record):
@@ -372,16 +373,10 @@ extension SimulatedCluster {
       return
     }
     guard left > 0 else { return exit(coordinator) }
-    let disposition: Stop.Disposition =
-      switch outcome.kind {
-      case .done: .done
-      case .drained, .requeue: .requeue
-      default: .failed
-      }
     for member in machine.state.membership.sorted {
       let stop = Envelope(
         run: machine.settings.run, generation: machine.state.generation, sender: .coordinator,
-        message: .stop(Stop(disposition: disposition, reason: outcome.reason)))
+        message: .stop(Stop(disposition: outcome.kind.disposition, reason: outcome.reason)))
       send(stop, to: member.connection, from: coordinator)
     }
     queue.push(.farewell(coordinator.index, left: left - 1), at: now + 300_000)

@@ -33,6 +33,24 @@ extension SimulatedCluster {
     monitor.newestGeneration = generation
   }
 
+  /// What gets lost is asked for again: without a fault that stops or delays somebody, nobody stands still.
+  func ends(_ generation: Generation, _ reason: String) {
+    guard reason.contains(CoordinatorMachine.endlessWait) || reason.contains(CoordinatorMachine.standstill) else {
+      return
+    }
+    let isExcused = scenario.faults.contains { fault in
+      guard fault.time <= now else { return false }
+      switch fault.kind {
+      case .killWorker, .powerOffWorker, .drainWorker, .joinWorker, .killCoordinator, .secondCoordinator,
+        .drainCoordinator, .resetConnection, .bitRot:
+        return false
+      case .badNetwork(let loss, _, let delay, _): return loss > 20 || delay > VirtualTime.second
+      default: return true
+      }
+    }
+    if !isExcused { fail("\(generation) ended, and nothing stops or delays anybody: \(reason)") }
+  }
+
   /// The disk has lost what it had said to keep: numbers that it no longer knows of may be given again.
   func forget() {
     let contents = journal.contents

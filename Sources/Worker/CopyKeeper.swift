@@ -65,24 +65,15 @@ final class CopyKeeper: Sendable {
     }
     // What the ward owns: its moments say so.
     let tensors = job.needs.first { $0.worker == ward }?.moments.flatMap { $0 } ?? []
-    var entries: [StateSnapshot.Entry] = []
-    var end = 0
+    var layout = StateSnapshot.Layout()
     for tensor in tensors {
-      let specification = job.parameters[tensor]
-      for part in StatePart.allCases {
-        let size = specification.count * MemoryLayout<Float>.size
-        entries.append(
-          StateSnapshot.Entry(
-            key: StateSnapshot.Key(tensor: tensor, part: part), path: StageExecutor.path(specification.name, part),
-            shape: specification.shape, bytes: end..<end + size))
-        end += size
-      }
+      for part in StatePart.allCases { layout.append(part, of: job.parameters[tensor], tensor: tensor) }
     }
-    let buffer = SnapshotBuffer(byteCount: end)
-    for entry in entries {
+    let buffer = SnapshotBuffer(byteCount: layout.byteCount)
+    for entry in layout.entries {
       try job.link.receive(
         key(entry.key), from: ward, into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[entry.bytes]))
     }
-    return StateSnapshot(step: step, entries: entries, buffer: buffer)
+    return StateSnapshot(step: step, entries: layout.entries, buffer: buffer)
   }
 }

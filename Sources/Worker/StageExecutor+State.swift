@@ -95,24 +95,17 @@ extension StageExecutor {
 
   /// Copies some of what this worker holds.
   func snapshot(in buffers: SnapshotBuffers, where isWanted: (StateSnapshot.Key) -> Bool) throws -> StateSnapshot {
-    var entries: [StateSnapshot.Entry] = []
+    var layout = StateSnapshot.Layout()
     var views: [Tensor] = []
-    var end = 0
-    for (parameter, part, view) in stateTensors {
-      let key = StateSnapshot.Key(tensor: parameter.tensorIndex, part: part)
-      guard isWanted(key) else { continue }
-      let size = view.count * MemoryLayout<Float>.size
-      entries.append(
-        StateSnapshot.Entry(
-          key: key, path: Self.path(parameter.specification.name, part), shape: parameter.specification.shape,
-          bytes: end..<end + size))
+    for (parameter, part, view) in stateTensors
+    where isWanted(StateSnapshot.Key(tensor: parameter.tensorIndex, part: part)) {
+      layout.append(part, of: parameter.specification, tensor: parameter.tensorIndex)
       views.append(view)
-      end += size
     }
-    let buffer = buffers.take(byteCount: end)
-    for (entry, view) in zip(entries, views) {
+    let buffer = buffers.take(byteCount: layout.byteCount)
+    for (entry, view) in zip(layout.entries, views) {
       try device.download(view, into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[entry.bytes]))
     }
-    return StateSnapshot(step: heldStep, entries: entries, buffer: buffer)
+    return StateSnapshot(step: heldStep, entries: layout.entries, buffer: buffer)
   }
 }

@@ -1,5 +1,6 @@
 import ClusterModel
 import Foundation
+import TransfusionModel
 
 /// Copies of some tensors of a state in host memory: what a checkpoint writes, a buddy keeps and a new generation is
 /// given, while training goes on or the device's memory is used for something else.
@@ -16,6 +17,20 @@ struct StateSnapshot: Sendable {
     var shape: [Int]
     /// Where its float32 values lie in the buffer.
     var bytes: Range<Int>
+  }
+  /// Entries one after the other in a buffer that is made once all are known.
+  struct Layout {
+    private(set) var entries: [Entry] = []
+    private(set) var byteCount = 0
+
+    mutating func append(_ part: StatePart, of specification: ParameterSpecification, tensor: Int) {
+      let size = specification.count * MemoryLayout<Float>.size
+      entries.append(
+        Entry(
+          key: Key(tensor: tensor, part: part), path: StageExecutor.path(specification.name, part),
+          shape: specification.shape, bytes: byteCount..<byteCount + size))
+      byteCount += size
+    }
   }
   var step: Step
   /// Nothing twice.

@@ -29,8 +29,7 @@ struct BenchRecoveryCommand: ParsableCommand {
 
   func run() throws {
     let benchmark = RecoveryBenchmark(
-      rounds: rounds, preset: model.preset, rows: model.rows, length: model.length, patches: model.patches,
-      precision: model.precision.value, pairs: pairs, steps: steps)
+      rounds: rounds, model: model.value, pairs: pairs, steps: steps)
     try output.measure { try benchmark.run(scope: $0, progress: $1) }
   }
 }

@@ -45,6 +45,10 @@ struct BenchModelOptions: ParsableArguments {
   @Option(help: "float32 or bfloat16.")
   var precision: VerifyPrecision = .bfloat16
 
+  var value: BenchmarkModel {
+    BenchmarkModel(preset: preset, rows: rows, length: length, patches: patches, precision: precision.value)
+  }
+
   func validate() throws {
     for (name, value) in [("--rows", rows), ("--length", length)] where value < 1 {
       throw ValidationError("\(name) is \(value); it must be at least 1")
@@ -80,8 +84,7 @@ struct BenchComputeCommand: ParsableCommand {
 
   func run() throws {
     var benchmark = ComputeBenchmark(
-      preset: model.preset, rows: model.rows, length: model.length, patches: model.patches,
-      precision: model.precision.value, threads: threads, steps: steps)
+      model: model.value, threads: threads, steps: steps)
     benchmark.pin = pin
     benchmark.recompute = recompute
     benchmark.phases = phases
@@ -146,8 +149,7 @@ struct BenchPipelineCommand: ParsableCommand {
 
   func run() throws {
     let benchmark = PipelineBenchmark(
-      preset: model.preset, rows: model.rows, length: model.length, patches: model.patches,
-      precision: model.precision.value, steps: steps, rounds: rounds)
+      model: model.value, steps: steps, rounds: rounds)
     try output.measure { try benchmark.run(scope: $0, progress: $1) }
   }
 }
@@ -175,8 +177,7 @@ struct BenchCheckpointCommand: ParsableCommand {
 
   func run() throws {
     var benchmark = CheckpointBenchmark(
-      preset: model.preset, rows: model.rows, length: model.length, patches: model.patches,
-      precision: model.precision.value, threads: threads, every: every, count: count)
+      model: model.value, threads: threads, every: every, count: count)
     benchmark.directory = directory
     try output.measure { try benchmark.run(scope: $0, progress: $1) }
   }
@@ -198,8 +199,7 @@ struct BenchDataCommand: ParsableCommand {
 
   func run() throws {
     let benchmark = DataBenchmark(
-      preset: model.preset, rows: model.rows, length: model.length, patches: model.patches,
-      precision: model.precision.value, threads: threads, steps: steps)
+      model: model.value, threads: threads, steps: steps)
     try output.measure { try benchmark.run(scope: $0, progress: $1) }
   }
 }
