@@ -110,18 +110,26 @@ extension CheckpointStore {
     return removed
   }
 
-  /// Takes a damaged checkpoint out of the way, so that its step can be written again; its files stay for
-  /// inspection under a name that nothing here reads.
+  /// Why a checkpoint is set aside; its folder's new name begins with it.
+  public enum SetAsideReason: String, Sendable {
+    case damaged
+    /// It is of a step that the run's record does not reach.
+    case unrecorded
+  }
+
+  /// Takes a checkpoint out of the way, so that its step can be written again; its files stay for inspection under a
+  /// name that nothing here reads.
   /// - Returns: the new folder.
   @discardableResult
-  public func setAside(step: Step) throws(CheckpointError) -> String {
+  public func setAside(step: Step, as reason: SetAsideReason = .damaged) throws(CheckpointError) -> String {
     let from = directory(of: step)
     guard try DiskDirectory.status(from) != nil else { throw .notFound(step: step, directory: directory) }
-    var to = directory + "/damaged-" + CheckpointNames.directory(step)
+    let name = "\(directory)/\(reason.rawValue)-\(CheckpointNames.directory(step))"
+    var to = name
     var attempt = 1
     while try DiskDirectory.status(to) != nil {
       attempt += 1
-      to = directory + "/damaged-" + CheckpointNames.directory(step) + "-\(attempt)"
+      to = "\(name)-\(attempt)"
     }
     try DiskDirectory.rename(from, to: to)
     try DiskDirectory.flush(directory)

@@ -38,12 +38,12 @@ extension CoordinatorMachine {
     }
   }
 
-  /// No run has so many generations. A coordinator goes beyond what its workers have heard of: never to the end of the
-  /// numbers, whatever they claim.
-  static let mostGeneration = Generation(1 << 62)
+  /// No run has so many generations. A coordinator goes beyond what its workers have heard of: never to where messages
+  /// carry no higher number (``WireLimits/count``), whatever they claim.
+  static let mostGeneration = Generation(1 << 59)
 
   private func candidate(_ hello: Hello, _ obeyed: Generation?) -> Result<Admitted, GateRefusal> {
-    if let obeyed, obeyed >= Self.mostGeneration { return .failure(.stale(obeyed)) }
+    if let obeyed, obeyed >= Self.mostGeneration, obeyed > state.generation { return .failure(.stale(obeyed)) }
     return .success(.candidate(hello, obeyed: obeyed))
   }
 
@@ -86,19 +86,19 @@ extension CoordinatorMachine {
     -> [CoordinatorDirective]
   {
     let trusted = obeyed != nil
-    let isEnding: Bool =
-      switch state.phase {
-      case .settling, .stopping, .finished: true
-      case .assembling, .regrouping, .preparing, .evaluating, .stepping: false
-      }
-    if let obeyed, !isEnding, isUnrecorded(obeyed, of: hello, connection) {
-      return surpass(obeyed, of: hello) + receive(hello, from: connection, obeyed: Generation(0))
+    if let obeyed, let worker = hello.worker, !isEnding, isForeign(obeyed, of: hello, connection) {
+      return surpass(obeyed, of: worker) + receive(hello, from: connection, obeyed: Generation(0))
     }
     switch state.membership.hello(hello, from: connection, trusted: trusted, isEnding: isEnding, now: state.now) {
     case .refused(let reason):
       return [
         .send(self.envelope(.refused(reason: reason)), to: connection),
         .log(.warning, "refused a worker on \(hello.host): \(reason)"),
+      ]
+    case .displaced(let reason):
+      return [
+        .send(self.envelope(.stop(Stop(disposition: .requeue, reason: reason))), to: connection),
+        .log(.warning, "sent away a worker on \(hello.host): \(reason)"),
       ]
     // What it has missed meanwhile comes again as its heartbeats tell.
     case .again(let worker), .moved(let worker): return welcome(worker)
@@ -117,20 +117,35 @@ extension CoordinatorMachine {
     }
   }
 
+  /// Nobody new is let in, and no generation begins but to save the last state.
+  private var isEnding: Bool {
+    switch state.phase {
+    case .settling, .stopping, .finished: true
+    case .assembling, .regrouping, .preparing, .evaluating, .stepping: false
+    }
+  }
+
   /// Whether a worker has obeyed another coordinator in this generation or in a later one: a disk that lost power has not
   /// kept the records that it had said to keep.
-  private func isUnrecorded(_ obeyed: Generation, of hello: Hello, _ connection: Connection) -> Bool {
-    guard hello.worker != nil, obeyed >= state.generation else { return false }
+  private func isForeign(_ obeyed: Generation, of hello: Hello, _ connection: Connection) -> Bool {
+    guard obeyed >= state.generation else { return false }
     return obeyed > state.generation || !state.membership.isAcquainted(hello, connection)
   }
 
   /// Begins a generation that this worker has not heard of: what was said under a number that is given twice must not be
   /// taken for what is said now. If a coordinator gave it that lives, the journal refuses.
-  private mutating func surpass(_ obeyed: Generation, of hello: Hello) -> [CoordinatorDirective] {
-    let reason =
-      "\(hello.worker.map { "\($0)" } ?? "a worker") has obeyed \(obeyed), which the journal has no record of"
-    if case .assembling = state.phase { return raiseGeneration(above: obeyed, reason) }
-    return regroup(reason, above: obeyed)
+  private mutating func surpass(_ obeyed: Generation, of worker: WorkerID) -> [CoordinatorDirective] {
+    let reason = "\(worker) has obeyed \(obeyed) of another coordinator"
+    guard case .assembling = state.phase else { return regroup(reason, above: obeyed) }
+    // Who is a member already speaks under the number before, unless it is told.
+    return raiseGeneration(above: obeyed, reason) + state.membership.sorted.flatMap { welcome($0.worker) }
+  }
+
+  /// A member beats.
+  private mutating func receive(_ heartbeat: Heartbeat, from worker: WorkerID) -> [CoordinatorDirective] {
+    // An order that was never given: its hello was from before it obeyed this generation of another coordinator.
+    guard heartbeat.order <= state.order.number || isEnding else { return surpass(state.generation, of: worker) }
+    return resendOrder(to: worker, has: heartbeat.order)
   }
 
   /// A new member takes part in the generation that is just beginning, or waits for the next boundary.
@@ -179,7 +194,7 @@ extension CoordinatorMachine {
     state.membership.heard(worker, heartbeat: heartbeat, now: state.now)
     let handled: [CoordinatorDirective]? =
       switch message {
-      case .heartbeat(let heartbeat): resendOrder(to: worker, has: heartbeat.order)
+      case .heartbeat(let heartbeat): receive(heartbeat, from: worker)
       case .standing(let standing): receive(standing, from: worker)
       case .ready(let ready): receive(ready, from: worker)
       case .reduced(let report): receive(report, from: worker)

@@ -38,17 +38,18 @@ extension CoordinatorMachine {
   }
 
   /// Tells members that the coordinator lives and what it waits for: each in its turn, so that thousands of messages do
-  /// not lie before a step's orders; and none that has just been given an order.
+  /// not lie before a step's orders; and, unless its part of a checkpoint is awaited, none that has just been given an
+  /// order.
   private func beat() -> [CoordinatorDirective] {
     let interval = settings.limits.heartbeatTicks
     var kinds: [(heartbeat: CoordinatorHeartbeat, connections: [Connection])] = []
     for member in state.membership.sorted
-    where (state.now + UInt64(member.worker.number)).isMultiple(of: interval)
-      && member.lastOrderTick + interval <= state.now
-    {
+    where (state.now + UInt64(member.worker.number)).isMultiple(of: interval) {
+      let isPartAwaited = state.checkpoints.awaits(member.worker)
+      guard isPartAwaited || member.lastOrderTick + interval <= state.now else { continue }
       let heartbeat = CoordinatorHeartbeat(
         awaitedOrder: owes(member.worker) ? state.order.number : 0,
-        awaitedPart: state.checkpoints.awaits(member.worker) ? state.checkpoints.stepInFlight : nil)
+        awaitedPart: isPartAwaited ? state.checkpoints.stepInFlight : nil)
       if let kind = kinds.firstIndex(where: { $0.heartbeat == heartbeat }) {
         kinds[kind].connections.append(member.connection)
       } else {
@@ -164,11 +165,11 @@ extension CoordinatorMachine {
   }
 
   /// A member wants to go. It stays until others hold what it holds; the last one takes the run with it.
-  /// - Returns: nil when it has said so before: asking again is no progress.
+  /// - Returns: nil when that changes nothing: asking again is no progress.
   mutating func leaving(_ worker: WorkerID, _ reason: String) -> [CoordinatorDirective]? {
     guard state.leavers[worker] == nil else { return nil }
     switch state.phase {
-    case .stopping, .finished, .settling: return []
+    case .stopping, .finished, .settling: return nil
     case .assembling: return release(worker, reason)
     case .regrouping, .preparing, .evaluating, .stepping: break
     }

@@ -103,12 +103,17 @@ public struct Membership: Hashable, Sendable {
     /// A member came over another connection.
     case moved(WorkerID)
     case refused(String)
+    /// Its number is another process's by now: it may come again, as a new one.
+    case displaced(String)
   }
 
   /// Whether the process was a member under its number: what it knows of the run it may have from this coordinator.
   func isAcquainted(_ hello: Hello, _ connection: Connection) -> Bool {
     hello.worker.map { processOf[$0] == ProcessKey(hello, connection) } ?? false
   }
+
+  /// No run has so many workers: whatever a hello claims, there are numbers left for those that come.
+  private static let mostNumber: UInt32 = 1 << 31
 
   /// Decides about a hello.
   ///
@@ -152,9 +157,9 @@ public struct Membership: Hashable, Sendable {
           + "all workers of a run must agree, or their bits would differ")
     }
     let worker: WorkerID
-    if let claimed, claimed.number < UInt32.max {
+    if let claimed, claimed.number < Self.mostNumber {
       guard processOf[claimed].map({ $0 == process }) ?? true else {
-        return .refused("\(claimed) is another process; join without an ID to get a new one")
+        return .displaced("\(claimed) is another process by now; join again to get a new number")
       }
       worker = claimed
       nextNumber = max(nextNumber, claimed.number + 1)

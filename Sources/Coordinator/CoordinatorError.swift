@@ -17,6 +17,8 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
   case identityChanged(differences: [String])
   case dataChanged(expected: String, found: String)
   case noUsableCheckpoint(CheckpointError)
+  /// A state was asked for that the journal has no record of: the steps between would be missing there.
+  case outsideRecord(step: Step, record: ClosedRange<Step>)
   /// The checkpoints cannot be looked at: nothing is known against them.
   case unreadableCheckpoints(CheckpointError)
   /// A checkpoint that says something else than the configuration about where the data stream stands.
@@ -26,7 +28,7 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
   public var exitCode: Int32 {
     switch self {
     case .dataChanged: 65
-    case .noUsableCheckpoint, .checkpointPosition, .notARun: 66
+    case .noUsableCheckpoint, .outsideRecord, .checkpointPosition, .notARun: 66
     case .superseded: 69
     case .runDirectoryInUse: 73
     case .inputOutput, .journal, .journalVersion, .unreadableCheckpoints: 74
@@ -54,6 +56,9 @@ public enum CoordinatorError: Error, Sendable, CustomStringConvertible {
       "the run was trained on data of fingerprint \(expected), but these have \(found): "
         + "point data.directory at the original data, or start a new run"
     case .noUsableCheckpoint(let error): "\(error)"
+    case .outsideRecord(let step, let record):
+      "the run's journal goes from step \(record.lowerBound) to \(record.upperBound), and step \(step) is not within: "
+        + "resume from one that is, or without naming a step"
     case .unreadableCheckpoints(let error):
       "\(error); no checkpoint was changed: make the files readable again and resume"
     case .checkpointPosition(let step, let expected, let found):

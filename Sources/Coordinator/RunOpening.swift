@@ -23,7 +23,7 @@ struct RunOpening {
     let committed = try journal.committedSteps()
     let found = try Self.findState(
       settings, store, known: Set(try journal.checkpoints().map(\.step)),
-      reach: isNew ? nil : try Self.reach(of: journal, committed: committed), log)
+      record: try Self.record(of: journal, committed: committed), log)
     let skips = try journal.skippedSamples(perStep: settings.samplesPerStep)
     if let manifest = found.manifest {
       guard manifest.data.fingerprint == settings.dataFingerprint else {
@@ -45,7 +45,7 @@ struct RunOpening {
     }
 
     try journal.set(.run, run.text)
-    if isNew { try journal.set(.firstStep, "\(from)") }
+    if committed == 0 { try journal.set(.firstStep, "\(from)") }
     try journal.set(.identity, settings.identity)
     try journal.set(.dataFingerprint, settings.dataFingerprint)
     try journal.set(.totalSteps, "\(settings.totalSteps)")
@@ -75,12 +75,14 @@ struct RunOpening {
     self.run = run
   }
 
-  /// The state that the journal's record leads to; nil when it does not say where it begins.
+  /// The states that the journal's record leads from and to; nil when it has no step and does not say where it begins.
   ///
   /// A checkpoint beyond it was written before a disk lost records that it had said to keep. To begin from that one would
   /// leave steps out of the record: they are made anew instead.
-  private static func reach(of journal: Journal, committed: Step) throws(CoordinatorError) -> Step? {
-    committed > 0 ? committed : try journal.fact(.firstStep).flatMap { Step($0) }
+  private static func record(of journal: Journal, committed: Step) throws(CoordinatorError) -> ClosedRange<Step>? {
+    let first = try journal.fact(.firstStep).flatMap { Step($0) }
+    if committed > 0 { return min(first ?? 0, committed)...committed }
+    return first == 0 ? 0...0 : nil
   }
 
   /// What the run was computed on; a plan that never made a step binds nobody.
@@ -122,40 +124,44 @@ struct RunOpening {
   ///
   /// - Parameters:
   ///   - known: steps whose checkpoints the journal saw committed: they do not vanish without a word.
-  ///   - reach: the newest state to begin from unless the user asks for another.
+  ///   - record: the states to begin from.
   private static func findState(
-    _ settings: CoordinatorSettings, _ store: CheckpointStore, known: Set<Step>, reach: Step?, _ log: Logger
+    _ settings: CoordinatorSettings, _ store: CheckpointStore, known: Set<Step>, record: ClosedRange<Step>?,
+    _ log: Logger
   ) throws(CoordinatorError) -> (manifest: CheckpointManifest?, saved: Set<Step>) {
+    if case .step(let step) = settings.resume, let record, !record.contains(step) {
+      throw .outsideRecord(step: step, record: record)
+    }
     var manifest: CheckpointManifest?
     var saved: Set<Step> = []
     do throws(CheckpointError) {
       switch settings.resume {
       case .newest:
+        if let end = record?.upperBound { try putAside(beyond: end, store, log) }
         do throws(CheckpointError) {
-          let found = try store.newestValid(notAbove: reach, expecting: settings.checkpointShapes)
+          let found = try store.newestValid(expecting: settings.checkpointShapes)
           manifest = found.manifest
           for error in found.rejected { try reject(error, store, log) }
         } catch {
+          // From the seed it can be made anew only if the record begins there.
+          guard known.isEmpty, record?.lowerBound ?? 0 == 0 else { throw error }
           switch error {
-          case .noCheckpoint where known.isEmpty: break
-          case .noneUsable(_, let rejected) where known.isEmpty:
+          case .noCheckpoint: break
+          case .noneUsable(_, let rejected):
             // Leftovers of writing alone mean that the run had no checkpoint yet.
             guard try !hasCommitted(store) else { throw error }
             for error in rejected { log.notice("no checkpoint, but an unfinished one: \(error)") }
           default: throw error
           }
         }
-        if let reach { saved = try findSaved(above: reach, settings, store, log) }
-        if let lost = saved.max() {
-          log.warning(
-            """
-            there is a checkpoint of step \(lost), but the journal ends at step \(reach ?? 0): it has lost records, and \
-            the steps between are made anew
-            """)
-        }
       case .step(let step):
         if step > 0 { manifest = try store.load(step: step, expecting: settings.checkpointShapes) }
-        saved = try findSaved(above: step, settings, store, log)
+        for entry in try store.list() where entry.step > step {
+          if case .uncommitted = entry.state { continue }
+          do throws(CheckpointError) {
+            saved.insert(try store.load(step: entry.step, expecting: settings.checkpointShapes).step)
+          } catch { try reject(error, store, log) }
+        }
       }
       for entry in try store.list() where known.contains(entry.step) {
         guard case .uncommitted = entry.state else { continue }
@@ -169,18 +175,16 @@ struct RunOpening {
     return (manifest, saved)
   }
 
-  /// Checkpoints of states that will be made anew: they need not be written again.
-  private static func findSaved(
-    above step: Step, _ settings: CoordinatorSettings, _ store: CheckpointStore, _ log: Logger
-  ) throws(CheckpointError) -> Set<Step> {
-    var saved: Set<Step> = []
-    for entry in try store.list() where entry.step > step {
+  private static func putAside(beyond end: Step, _ store: CheckpointStore, _ log: Logger) throws(CheckpointError) {
+    for entry in try store.list() where entry.step > end {
       if case .uncommitted = entry.state { continue }
-      do throws(CheckpointError) {
-        saved.insert(try store.load(step: entry.step, expecting: settings.checkpointShapes).step)
-      } catch { try reject(error, store, log) }
+      let place = try store.setAside(step: entry.step, as: .unrecorded)
+      log.warning(
+        """
+        the checkpoint of step \(entry.step) is not used: the journal ends at step \(end), so it has lost records. The \
+        steps after are made anew; the checkpoint's files are now in \(place)
+        """)
     }
-    return saved
   }
 
   private static func hasCommitted(_ store: CheckpointStore) throws(CheckpointError) -> Bool {

@@ -69,7 +69,7 @@ extension SimulatedCluster {
     let count = scenario.model.tensorCount
     let isTrusting = scenario.planted.contains(.trustFiles)
     let committed = Step(journal.contents.steps.count)
-    let (newest, saved) = store.open(count: count, reach: committed, trusting: isTrusting)
+    let newest = store.open(count: count, record: committed, trusting: isTrusting)
     if let newest {
       check(
         store.load(newest, count: count, trusting: isTrusting), is: newest,
@@ -87,7 +87,7 @@ extension SimulatedCluster {
       generation: generation, fromStep: newest ?? 0, committed: committed,
       norm: contents.steps.last.map { CommittedNorm(step: $0.step + 1, sumOfSquares: $0.gradientSumOfSquares) },
       lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
-      evaluated: Set(contents.evaluations.map(\.step)), saved: saved, deviceFingerprint: contents.device)
+      evaluated: Set(contents.evaluations.map(\.step)), deviceFingerprint: contents.device)
     start.lastPlaced = contents.placed
     start.newestSkip = contents.newestSkip
     do { start.skips = try SkippedSamples(contents.skips, perStep: UInt64(scenario.model.shape.microbatches)) } catch {

@@ -38,7 +38,7 @@ struct SimulatedNetwork {
 
   private func base(from: Int, to: Int, _ random: inout SimulatedRandom) -> UInt64 {
     var time = latency + random.number(0, jitter)
-    for entry in slow where entry.host == from || entry.host == to { time *= entry.factor }
+    time *= slow.lazy.filter { $0.host == from || $0.host == to }.map(\.factor).max() ?? 1
     return from == to ? time / 4 : time
   }
 

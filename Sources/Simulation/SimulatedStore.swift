@@ -85,16 +85,11 @@ struct SimulatedStore {
     return seen == count || trusting ? values : nil
   }
 
-  /// The newest that loads and is not above `reach`, and those above; damaged ones are put aside.
-  mutating func open(count: Int, reach: Step, trusting: Bool) -> (newest: Step?, saved: Set<Step>) {
+  /// The newest that loads and is within the record; those beyond and damaged ones are put aside.
+  mutating func open(count: Int, record: Step, trusting: Bool) -> Step? {
     var found: Step?
-    var saved: Set<Step> = []
     for step in committed.reversed() {
-      if load(step, count: count, trusting: trusting) != nil {
-        guard step <= reach else {
-          saved.insert(step)
-          continue
-        }
+      if step <= record, load(step, count: count, trusting: trusting) != nil {
         found = step
         break
       }
@@ -102,7 +97,7 @@ struct SimulatedStore {
       asideCount += 1
     }
     removeUncommitted()
-    return (found, saved)
+    return found
   }
 
   mutating func removeUncommitted() {

@@ -13,10 +13,9 @@ struct SimulationMonitor {
   var committed: Step = 0
   /// Steps that were ever committed.
   var everCommitted: Step = 0
-  var newestCommitter = Generation(0)
   /// Which process had a number first.
   var processOf: [WorkerID: Int32] = [:]
-  /// Processes whose numbers a disk forgot: until they hear of it, another one may go by the same.
+  /// Processes whose numbers a disk forgot: others may have been given the same.
   var forgotten: Set<Int32> = []
 }
 
@@ -33,13 +32,16 @@ extension SimulatedCluster {
     monitor.newestGeneration = generation
   }
 
+  /// How long after a fault its delays may still show: what was under way, and the patience of the coordinator.
+  private static let aftermath = 40 * VirtualTime.second
+
   /// What gets lost is asked for again: without a fault that stops or delays somebody, nobody stands still.
   func ends(_ generation: Generation, _ reason: String) {
     guard reason.contains(CoordinatorMachine.endlessWait) || reason.contains(CoordinatorMachine.standstill) else {
       return
     }
     let isExcused = scenario.faults.contains { fault in
-      guard fault.time <= now else { return false }
+      guard fault.time <= now, now < fault.end + Self.aftermath else { return false }
       switch fault.kind {
       case .killWorker, .powerOffWorker, .drainWorker, .joinWorker, .killCoordinator, .secondCoordinator,
         .drainCoordinator, .resetConnection, .bitRot:

@@ -64,8 +64,20 @@ public final class ControlClient {
           event.value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
           ? .encryptionDiffers(address: address.description, weEncrypt: isEncrypted)
           : .foreignServer(address: address.description)
-      default: failedHandshakes += 1
+      default:
+        failedHandshakes += 1
+        if failedHandshakes.isMultiple(of: Self.handshakesPerQuestion) { askWhetherItEncrypts() }
       }
+    }
+  }
+
+  /// Handshakes that end without a word before the server is asked what it speaks.
+  private static let handshakesPerQuestion = 3
+
+  private func askWhetherItEncrypts() {
+    guard let mechanism = ServerGreeting.mechanism(at: address) else { return }
+    if mechanism != (isEncrypted ? "CURVE" : "NULL") {
+      refusal = .encryptionDiffers(address: address.description, weEncrypt: isEncrypted)
     }
   }
 

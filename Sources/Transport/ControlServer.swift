@@ -192,7 +192,7 @@ extension Incoming.Content {
   init(parts: [Message], atMost limit: Int, excess: Int) {
     guard !parts.isEmpty, parts.count <= limit, excess == 0 else {
       self = .malformed(
-        .malformed(what: "the message", reason: "it has \(parts.count + excess) parts, not 1 to \(limit)"))
+        .malformed(what: "the message", reason: "it has \(parts.count + excess) parts of at most \(limit)"))
       return
     }
     let sizeBytes = parts.reduce(0) { $0 + $1.count }

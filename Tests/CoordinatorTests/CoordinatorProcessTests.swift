@@ -199,10 +199,16 @@ import Wire
       try database.execute(sql: "DELETE FROM checkpoints WHERE step > 4")
     }
 
+    var settings = run.settings(steps: 8)
+    settings.resume = .step(6)
+    let refused = run.run(settings)
+    #expect(throws: CoordinatorError.self) { try outcome(refused) }
+    #expect("\(refused.outcome)".contains("goes from step 0 to 5, and step 6 is not within"))
+
     let ended = run.run(run.settings(steps: 8))
     #expect(try outcome(ended) == .done(step: 8))
     #expect(ended.log.contains { $0.contains("resuming from the checkpoint of step 4") })
-    #expect(ended.log.contains { $0.contains("checkpoint of step 6, but the journal ends at step 5") })
+    #expect(ended.log.contains { $0.contains("checkpoint of step 6 is not used: the journal ends at step 5") })
     let after = try Journal.reading(path: run.path + "/journal.sqlite").steps(0..<100).map(\.record)
     #expect(after.map(\.step) == Array(0..<8))
     for (old, new) in zip(before, after) { #expect(new.gradientSumOfSquares == old.gradientSumOfSquares) }

@@ -8,7 +8,8 @@
 // For information on using the generated types, please see the documentation:
 //   https://github.com/apple/swift-protobuf/
 
-/// Control messages between coordinator, workers and observers. One envelope a ZeroMQ message part.
+/// Control messages between coordinator, workers and observers. One envelope a ZeroMQ message: of one part to the
+/// coordinator; from it in as many as are needed, one after the other, of at most 8,000 bytes.
 /// Sources/Wire/Generated/control.pb.swift is made from this file:
 ///   protoc --swift_out=Sources/Wire/Generated -I Sources/Wire/Protos control.proto
 /// Numbers are never reused; a field that is added is optional in meaning, or the protocol version rises.

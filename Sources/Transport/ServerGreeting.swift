@@ -1,0 +1,59 @@
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+/// Asks what listens somewhere whether it encrypts, without ZeroMQ.
+///
+/// Two ends that differ in that hang up on each other; the one that is quicker knows why, the other sees a connection
+/// that ends. Who sends only how a greeting begins (ZMTP 3.1, RFC 37) is told the rest of the other's: its mechanism.
+enum ServerGreeting {
+  private static let signature: [UInt8] = [0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F]
+  private static let majorVersion: UInt8 = 3
+  private static let sizeBytes = 64
+  /// Where its name stands, padded with zeros.
+  private static let mechanism = 12..<32
+
+  #if canImport(Glibc)
+    private static let stream = Int32(SOCK_STREAM.rawValue)
+    private static let noSignal = Int32(MSG_NOSIGNAL)
+  #else
+    private static let stream = SOCK_STREAM
+    private static let noSignal: Int32 = 0
+  #endif
+
+  /// The mechanism that the server names, `NULL` or `CURVE`; nil when nothing answers so, in so many milliseconds a
+  /// connection and a read.
+  static func mechanism(at endpoint: Endpoint, milliseconds: Int = 500) -> String? {
+    guard case .tcp(let host, let port) = endpoint.kind else { return nil }
+    var hints = addrinfo()
+    hints.ai_socktype = stream
+    var found: UnsafeMutablePointer<addrinfo>?
+    let name = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
+    guard getaddrinfo(name, port, &hints, &found) == 0, let first = found else { return nil }
+    defer { freeaddrinfo(found) }
+    let descriptor = socket(first.pointee.ai_family, first.pointee.ai_socktype, first.pointee.ai_protocol)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    var patience = timeval(tv_sec: milliseconds / 1_000, tv_usec: milliseconds % 1_000 * 1_000)
+    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+      setsockopt(descriptor, SOL_SOCKET, option, &patience, socklen_t(MemoryLayout<timeval>.size))
+    }
+    guard connect(descriptor, first.pointee.ai_addr, first.pointee.ai_addrlen) == 0 else { return nil }
+    let opening = signature + [majorVersion]
+    guard send(descriptor, opening, opening.count, noSignal) == opening.count else { return nil }
+    var greeting = [UInt8](repeating: 0, count: sizeBytes)
+    var received = 0
+    while received < sizeBytes {
+      let count = greeting.withUnsafeMutableBytes { bytes in
+        // Safe because the rest of the buffer begins at `received`, which is below its size.
+        recv(descriptor, bytes.baseAddress?.advanced(by: received), sizeBytes - received, 0)
+      }
+      guard count > 0 else { return nil }
+      received += count
+    }
+    guard greeting[0] == signature[0], greeting[9] == signature[9], greeting[10] >= majorVersion else { return nil }
+    return String(decoding: greeting[mechanism].prefix { $0 != 0 }, as: UTF8.self)
+  }
+}
