@@ -22,9 +22,11 @@ struct CoordinatorStart: AsyncParsableCommand {
   @OptionGroup var listening: ListeningOptions
   @OptionGroup var keys: ListeningKeyOptions
   @OptionGroup var tracing: TraceOptions
+  @OptionGroup var parent: ParentOptions
   @OptionGroup var logging: LoggingOptions
 
   func run() async throws {
+    parent.watch()
     let launcher = RunLauncher(
       configuration: RunLauncher.absolute(try configuration.load()), runDirectory: runOptions.run,
       listen: listening.listen, keys: keys, trace: tracing.trace,

@@ -1,4 +1,3 @@
-import CSystem
 import Foundation
 import Transport
 
@@ -86,9 +85,4 @@ final class LocalWorkers {
     // /proc/self/exe survives a relative argv[0] and a changed working directory.
     (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
   }
-}
-
-enum ParentProcess {
-  /// SIGTERM to this process when the one that started it ends, however it ends.
-  static func exitWithIt() { csystem_terminate_with_parent() }
 }

@@ -40,8 +40,7 @@ struct WorkerJoin: AsyncParsableCommand {
 
   @OptionGroup var keys: ConnectingKeyOptions
 
-  @Flag(name: .long, help: .hidden)
-  var exitWithParent = false
+  @OptionGroup var parent: ParentOptions
 
   @OptionGroup var logging: LoggingOptions
 
@@ -54,7 +53,7 @@ struct WorkerJoin: AsyncParsableCommand {
   }
 
   func run() async throws {
-    if exitWithParent { ParentProcess.exitWithIt() }
+    parent.watch()
     let log = logging.logger("worker")
     let stop = StopRequest(
       announcement: "Leaving after this step, once others hold what this worker holds. Signal again to leave at once.")

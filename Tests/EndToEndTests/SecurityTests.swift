@@ -30,7 +30,7 @@ import Testing
       let process = try start(
         [
           "coordinator", "start", "--config", configuration, "--run", run, "--listen", "tcp://127.0.0.1:*", "--key",
-          folder.path("coordinator"), "--set", "parallelism.workers=\(workers)",
+          folder.path("coordinator"), "--exit-with-parent", "--set", "parallelism.workers=\(workers)",
         ] + set.flatMap { ["--set", $0] })
       let file = URL(filePath: run + "/coordinator.json")
       #expect(process.waitUntil(seconds: 30) { FileManager.default.fileExists(atPath: file.path) })
@@ -40,7 +40,7 @@ import Testing
     func join(_ address: String, _ name: String, extra: [String] = []) -> [String] {
       [
         "worker", "join", address, "--threads", "1", "--key", folder.path(name), "--coordinator-key",
-        folder.path("coordinator.pub"),
+        folder.path("coordinator.pub"), "--exit-with-parent",
       ] + extra
     }
   }

@@ -16,7 +16,7 @@ import Testing
       self.run = run
       address = "tcp://127.0.0.1:\(try Sockets.freePort())"
       arguments =
-        ["coordinator", "start", "--config", configuration, "--run", run, "--listen", address]
+        ["coordinator", "start", "--config", configuration, "--run", run, "--listen", address, "--exit-with-parent"]
         + set.flatMap { ["--set", $0] }
       coordinator = try Command.Running(arguments)
     }

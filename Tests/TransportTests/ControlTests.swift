@@ -55,11 +55,12 @@ extension ControlClient {
     let server = try ControlServer(listen: "tcp://127.0.0.1:*")
     defer { withExtendedLifetime(server) {} }
     let clients = try (0..<3).map { _ in try ControlClient(address: server.endpoint) }
+    var peers: [PeerIdentity] = []
     for client in clients {
       try client.send(envelope(.statusRequest))
       _ = try client.poll(timeoutMilliseconds: 200)
+      peers += try server.take(1).map(\.peer)
     }
-    let peers = try server.take(3).map(\.peer)
     let plan = Plan(
       stageUnits: [0..<3], replicaLeaves: [0..<1], places: [[WorkerID(1)]], spares: [], schedule: .gpipe)
     var prepare = Prepare(plan: plan, peers: [], fromStep: 3, origin: .seed)
