@@ -91,7 +91,20 @@ final class Socket {
     case .pair: break
     }
   }
-  deinit { zmq_close(handle) }
+  deinit {
+    zmq_close(handle)
+    // The library leaves the file of an ipc address behind.
+    if let file = ipcFile, Self.identity(of: file.path) == file.identity { unlink(file.path) }
+  }
+
+  /// The file of a bound ipc address, while it is still the one that binding made.
+  private struct FileIdentity: Equatable { var device: dev_t, number: ino_t }
+  private var ipcFile: (path: String, identity: FileIdentity)?
+
+  private static func identity(of path: String) -> FileIdentity? {
+    var status = stat()
+    return lstat(path, &status) == 0 ? FileIdentity(device: status.st_dev, number: status.st_ino) : nil
+  }
 
   private func secure(_ endpoint: Endpoint, _ security: Security) throws(TransportError) {
     if endpoint.isIPv6 { try set(ZMQ_IPV6, 1) }
@@ -126,6 +139,7 @@ final class Socket {
       default: throw Self.failure("zmq_bind to \(endpoint)")
       }
     }
+    if case .ipc(let path) = endpoint.kind { ipcFile = Self.identity(of: path).map { (path, $0) } }
     var text = [CChar](repeating: 0, count: 512)
     var size = text.count
     guard zmq_getsockopt(handle, ZMQ_LAST_ENDPOINT, &text, &size) == 0 else {

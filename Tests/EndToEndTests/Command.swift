@@ -65,10 +65,6 @@ struct Command {
         process.waitUntilExit()
         Issue.record("\(process.arguments ?? []) did not end within \(seconds) s:\n\(outputSoFar)\(errorsSoFar)")
       }
-      defer {
-        try? FileManager.default.removeItem(at: output)
-        try? FileManager.default.removeItem(at: errors)
-      }
       return Result(code: process.terminationStatus, output: outputSoFar, errors: errorsSoFar)
     }
 
@@ -83,7 +79,11 @@ struct Command {
       return false
     }
 
-    deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
+    deinit {
+      if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+      try? FileManager.default.removeItem(at: output)
+      try? FileManager.default.removeItem(at: errors)
+    }
   }
 }
 

@@ -11,7 +11,8 @@ final class TemporaryFolder: Sendable {
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
   }
 
-  deinit { try? FileManager.default.removeItem(atPath: path) }
+  deinit { remove() }
+  func remove() { try? FileManager.default.removeItem(atPath: path) }
 
   func write(_ name: String, _ bytes: [UInt8]) throws -> String {
     let file = path + "/" + name
@@ -98,6 +99,8 @@ enum Corpus {
 
   /// Prepared once for all tests that only read it: 8 x 8 pixels, patch 2, sequences of 64.
   static let prepared: Result<(TemporaryFolder, TrainingDataset), any Error> = Result {
+    // What is kept as long as the process is removed with it.
+    atexit { if case .success(let (folder, _)) = Corpus.prepared { folder.remove() } }
     let folder = try TemporaryFolder()
     let settings = try Corpus.settings(folder)
     _ = try Preparation.run(settings)
