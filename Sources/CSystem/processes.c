@@ -9,6 +9,6 @@
 // Swift cannot call variadic prctl.
 void csystem_terminate_with_parent(void) {
 #ifdef __linux__
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
 #endif
 }

@@ -10,6 +10,7 @@ struct ParentOptions: ParsableArguments {
 }
 
 enum ParentProcess {
-  /// SIGTERM to this process when the one that started it ends, however it ends.
+  /// Ends this process at once when the one that started it ends, however it ends: a worker that was asked politely would
+  /// wait for a coordinator to take its state.
   static func exitWithIt() { csystem_terminate_with_parent() }
 }

@@ -1,7 +1,7 @@
 #ifndef CSYSTEM_PROCESSES_H
 #define CSYSTEM_PROCESSES_H
 
-// Asks the kernel to send SIGTERM to this process when its parent ends.
+// Asks the kernel to end this process (SIGKILL) when its parent ends.
 void csystem_terminate_with_parent(void);
 // Tells the processor that the caller waits in a loop.
 static inline void csystem_pause(void) {
