@@ -1,14 +1,15 @@
 import CVector
 import KernelInterface
 
-/// Products of float32 operands: strips of 8 rows and 32 columns, whose sixteen sums of sixteen lanes stay in the
-/// registers of AVX-512. (They would spill from those of AVX2, where the products are oneDNN's.)
+/// Products of float32 operands: strips of 8 rows and 48 columns, whose 24 sums of sixteen lanes stay in the registers
+/// of AVX-512. (They would spill from those of AVX2, where the products are oneDNN's.) With fewer columns or rows the
+/// second-level cache brings the strips no faster than they are multiplied.
 public let productKernels = ProductKernels(
-  leftLines: 8, rightLines: 32, innerStep: 1, elementBytes: 4, blockBytes: 512 << 10, leftRowsLimit: 256,
+  leftLines: 8, rightLines: 48, innerStep: 1, elementBytes: 4, blockBytes: 512 << 10, leftRowsLimit: 256,
   pack: { packKernel($0) }, multiply: { multiplyKernel($0) })
 
 private var leftLines: Int { 8 }
-private var rightLines: Int { 32 }
+private var rightLines: Int { 48 }
 
 /// A packed strip holds its lines side by side for each inner element.
 private func packKernel(_ p: Packing) {
@@ -82,14 +83,13 @@ private func multiplyKernel(_ p: PackedProduct) {
 @inline(__always)
 private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
   let right = p.right.assumingMemoryBound(to: Float.self) + block.rightStrip * p.inner * rightLines
-  if block.rows == leftLines, block.columns == rightLines, !p.cIsBFloat16 {
-    multiplyStrips(
-      p, block.leftStrip, right, block.initial, p.initialStride, block.c.assumingMemoryBound(to: Float.self),
-      p.cStride)
+  if block.rows == leftLines, block.columns % width == 0, !p.cIsBFloat16 {
+    let c = block.c.assumingMemoryBound(to: Float.self)
+    multiplyStrips(p, block, right, block.initial, p.initialStride, c, p.cStride)
     return
   }
   p.throughScratch(block, lines: rightLines) {
-    multiplyStrips(p, block.leftStrip, right, $0, rightLines, $1, rightLines)
+    multiplyStrips(p, block, right, $0, rightLines, $1, rightLines)
   } narrow: { sums in
     // Each is read before anything is written over it.
     for index in 0..<leftLines * rightLines {
@@ -98,29 +98,47 @@ private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
   }
 }
 
-/// Two vectors of one row of c.
-private struct RowSums {
-  var a, b: Vector
+/// Sums of one row of c in registers.
+private protocol RowSums {
+  init(_ initial: Floats?, _ offset: Int)
+  /// Adds the product of an element of the left operand and the row of the right one at `right`.
+  mutating func add(_ left: Float, _ right: Floats)
+  func store(_ target: MutableFloats)
+}
+
+/// A vector of a row of c.
+private struct OneVector: RowSums {
+  var sums: Vector
+
+  @inline(__always)
+  init(_ initial: Floats?, _ offset: Int) { sums = initial.map { Float.load($0 + offset) } ?? .zero }
+
+  @inline(__always)
+  mutating func add(_ left: Float, _ right: Floats) { sums = sums.addingProduct(splat(left), Float.load(right)) }
+
+  @inline(__always)
+  func store(_ target: MutableFloats) { Float.store(sums, target) }
+}
+
+/// Vectors of a row of c, side by side.
+private struct Vectors<Rest: RowSums>: RowSums {
+  var first: OneVector
+  var rest: Rest
 
   @inline(__always)
   init(_ initial: Floats?, _ offset: Int) {
-    guard let initial else {
-      (a, b) = (.zero, .zero)
-      return
-    }
-    a = Float.load(initial + offset)
-    b = Float.load(initial + offset + 16)
+    first = OneVector(initial, offset)
+    rest = Rest(initial, offset + width)
   }
   @inline(__always)
-  mutating func add(_ left: Float, _ x: Vector, _ y: Vector) {
-    let factor = splat(left)
-    a = a.addingProduct(factor, x)
-    b = b.addingProduct(factor, y)
+  mutating func add(_ left: Float, _ right: Floats) {
+    first.add(left, right)
+    rest.add(left, right + width)
   }
   @inline(__always)
   func store(_ target: MutableFloats) {
-    Float.store(a, target)
-    Float.store(b, target + 16)
+    first.store(target)
+    rest.store(target + width)
   }
 }
 
@@ -131,48 +149,60 @@ private struct LeftStrip {
   let row, inner: Int
 }
 
-/// Picks the loop: with packed rows all distances are constants.
+/// Picks the loop: with packed rows all distances are constants, and a strip that the matrix ends in has fewer vectors.
 @inline(__always)
 private func multiplyStrips(
-  _ p: PackedProduct, _ strip: Int, _ right: Floats, _ initial: Floats?, _ initialStride: Int, _ c: MutableFloats,
-  _ stride: Int
+  _ p: PackedProduct, _ block: ProductBlock, _ right: Floats, _ initial: Floats?, _ initialStride: Int,
+  _ c: MutableFloats, _ stride: Int
 ) {
-  let left = p.left.assumingMemoryBound(to: Float.self) + strip * leftLines * (p.leftStride ?? p.inner)
-  if let row = p.leftStride {
-    multiplyStrips(LeftStrip(first: left, row: row, inner: 1), right, p.inner, initial, initialStride, c, stride)
+  let left = p.left.assumingMemoryBound(to: Float.self) + block.leftStrip * leftLines * (p.leftStride ?? p.inner)
+  @inline(__always)
+  func multiply<Row: RowSums>(_ rows: Row.Type) {
+    if let row = p.leftStride {
+      multiplyStrips(
+        rows, LeftStrip(first: left, row: row, inner: 1), right, p.inner, initial, initialStride, c, stride)
+    } else {
+      multiplyStrips(
+        rows, LeftStrip(first: left, row: 1, inner: leftLines), right, p.inner, initial, initialStride, c, stride)
+    }
+  }
+  if block.columns > 2 * width {
+    multiply(Vectors<Vectors<OneVector>>.self)
+  } else if block.columns > width {
+    multiply(Vectors<OneVector>.self)
   } else {
-    multiplyStrips(
-      LeftStrip(first: left, row: 1, inner: leftLines), right, p.inner, initial, initialStride, c, stride)
+    multiply(OneVector.self)
   }
 }
 
-/// c[8, 32] = initial + left strip x right strip, all sums in registers.
+/// c[8, vectors of a row] = initial + left strip x right strip, all sums in registers.
 @inline(__always)
-private func multiplyStrips(
-  _ left: LeftStrip, _ right: Floats, _ inner: Int, _ initial: Floats?, _ initialStride: Int, _ c: MutableFloats,
-  _ stride: Int
+private func multiplyStrips<Row: RowSums>(
+  _ rows: Row.Type, _ left: LeftStrip, _ right: Floats, _ inner: Int, _ initial: Floats?, _ initialStride: Int,
+  _ c: MutableFloats, _ stride: Int
 ) {
-  var row0 = RowSums(initial, 0)
-  var row1 = RowSums(initial, initialStride)
-  var row2 = RowSums(initial, 2 * initialStride)
-  var row3 = RowSums(initial, 3 * initialStride)
-  var row4 = RowSums(initial, 4 * initialStride)
-  var row5 = RowSums(initial, 5 * initialStride)
-  var row6 = RowSums(initial, 6 * initialStride)
-  var row7 = RowSums(initial, 7 * initialStride)
+  var row0 = Row(initial, 0)
+  var row1 = Row(initial, initialStride)
+  var row2 = Row(initial, 2 * initialStride)
+  var row3 = Row(initial, 3 * initialStride)
+  var row4 = Row(initial, 4 * initialStride)
+  var row5 = Row(initial, 5 * initialStride)
+  var row6 = Row(initial, 6 * initialStride)
+  var row7 = Row(initial, 7 * initialStride)
   // Two pointers and multiples of one stride reach all rows.
   var (upper, b) = (left.first, right)
   var lower = left.first + 4 * left.row
   for _ in 0..<inner {
-    let (x, y) = (Float.load(b), Float.load(b + 16))
-    row0.add(upper[0], x, y)
-    row1.add(upper[left.row], x, y)
-    row2.add(upper[2 * left.row], x, y)
-    row3.add(upper[3 * left.row], x, y)
-    row4.add(lower[0], x, y)
-    row5.add(lower[left.row], x, y)
-    row6.add(lower[2 * left.row], x, y)
-    row7.add(lower[3 * left.row], x, y)
+    // The strip is longer than the first-level cache: ask for what comes eight inner elements later.
+    for vector in 0..<3 { vector_prefetch(b + 8 * rightLines + vector * width) }
+    row0.add(upper[0], b)
+    row1.add(upper[left.row], b)
+    row2.add(upper[2 * left.row], b)
+    row3.add(upper[3 * left.row], b)
+    row4.add(lower[0], b)
+    row5.add(lower[left.row], b)
+    row6.add(lower[2 * left.row], b)
+    row7.add(lower[3 * left.row], b)
     upper += left.inner
     lower += left.inner
     b += rightLines

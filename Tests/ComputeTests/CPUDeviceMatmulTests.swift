@@ -9,8 +9,9 @@ import Testing
   static let shapes = [
     Shape(m: 1, n: 1, k: 1), Shape(m: 3, n: 5, k: 7), Shape(m: 33, n: 65, k: 129), Shape(m: 200, n: 1, k: 64),
     Shape(m: 300, n: 520, k: 48), Shape(m: 1, n: 800, k: 33), Shape(m: 530, n: 300, k: 17),
-    // Whole blocks, and a sum longer than is packed at a time.
-    Shape(m: 96, n: 64, k: 64), Shape(m: 64, n: 160, k: 96), Shape(m: 20, n: 40, k: 4_200),
+    // Whole blocks, blocks that end after one or two vectors, and a sum longer than is packed at a time.
+    Shape(m: 96, n: 64, k: 64), Shape(m: 64, n: 160, k: 96), Shape(m: 64, n: 80, k: 96),
+    Shape(m: 20, n: 40, k: 4_200),
   ]
 
   @Test(arguments: shapes) func float32(_ shape: Shape) throws { try check(shape, .float32, .float32, 1e-5) }

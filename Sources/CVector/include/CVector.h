@@ -27,6 +27,9 @@ VECTOR_INLINE vector_float16 vector_multiply_add(vector_float16 x, vector_float1
 }
 VECTOR_INLINE vector_float16 vector_square_root(vector_float16 x) { return __builtin_elementwise_sqrt(x); }
 
+// Brings a line of memory, which may lie beyond what is allocated, into the first-level cache.
+VECTOR_INLINE void vector_prefetch(const float *x) { __builtin_prefetch(x, 0, 3); }
+
 // x 2^k, where k is the integer in the low significand bits of `integer`, and the result is a normal number.
 VECTOR_INLINE vector_float16 vector_add_exponent(vector_float16 x, vector_float16 integer) {
   return (vector_float16)((vector_uint16)x + ((vector_uint16)integer << 23));
