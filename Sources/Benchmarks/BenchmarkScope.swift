@@ -67,6 +67,37 @@ public final class BenchmarkScope: Sendable {
     return process
   }
 
+  /// Starts a worker that ends with the benchmark.
+  /// - Parameter memoryShare: of this host's memory.
+  func startWorker(joining address: String, threads: Int, memoryShare: Double, log: String) throws -> Process {
+    let memory = Int(Double(ProcessInfo.processInfo.physicalMemory) * memoryShare)
+    return try start(
+      [
+        "worker", "join", address, "--threads", "\(threads)", "--memory-limit", "\(memory)", "--exit-with-parent",
+        "--log-level", "debug",
+      ], log: log)
+  }
+
+  /// Looks until `condition` gives a value, at most so many seconds.
+  /// - Parameters:
+  ///   - interval: seconds from look to look.
+  ///   - processes: whose end leaves nothing to wait for; each with its name and log.
+  func wait<Value>(
+    for what: String, seconds: Double, every interval: Double = 0.02,
+    during processes: @autoclosure () -> [(name: String, process: Process, log: String)],
+    _ condition: () throws -> Value?
+  ) throws -> Value {
+    let deadline = Date().addingTimeInterval(seconds)
+    while Date() < deadline {
+      if let value = try condition() { return value }
+      for (name, process, log) in processes() where !process.isRunning {
+        throw BenchmarkError.failure(of: name, wait(for: process, seconds: 1), log: log)
+      }
+      Thread.sleep(forTimeInterval: interval)
+    }
+    throw BenchmarkError.timedOut(waitingFor: what, seconds: seconds)
+  }
+
   /// Waits for a process that was started here; after so many seconds it is killed.
   /// - Returns: its exit status.
   @discardableResult func wait(for process: Process, seconds: Double) -> Int32 {
@@ -112,6 +143,12 @@ public enum BenchmarkError: Error, CustomStringConvertible {
   case processFailed(name: String, status: Int32, lastLine: String)
   case timedOut(waitingFor: String, seconds: Double)
   case wrongResult(reason: String)
+
+  static func failure(of name: String, _ status: Int32, log: String) -> BenchmarkError {
+    let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
+    let last = text.split(separator: "\n").last.map(String.init) ?? "its log is empty"
+    return .processFailed(name: name, status: status, lastLine: last)
+  }
 
   public var description: String {
     switch self {

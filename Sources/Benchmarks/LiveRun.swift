@@ -40,13 +40,10 @@ final class LiveRun {
     coordinatorArguments = ["coordinator", "start", "--config", file, "--run", run.path, "--listen", address]
     let log = folder + "/coordinator-1.log"
     coordinator = Member(process: try scope.start(coordinatorArguments, log: log), log: log)
-    let begun = Date()
-    while run.liveCoordinator() == nil {
-      guard coordinator.process.isRunning, Date().timeIntervalSince(begun) < Self.patienceSeconds else {
-        throw Self.failure("coordinator", coordinator, scope)
-      }
-      usleep(20_000)
-    }
+    let process = coordinator.process
+    _ = try scope.wait(
+      for: "the coordinator's address", seconds: Self.patienceSeconds, during: [("coordinator", process, log)]
+    ) { run.liveCoordinator() }
     journal = try Journal.reading(path: run.journal)
     for _ in 0..<count { try join() }
   }
@@ -64,13 +61,8 @@ final class LiveRun {
   @discardableResult func join() throws -> Member {
     started += 1
     let log = "\(folder)/worker-\(started).log"
-    let memory = Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.2)
     let member = Member(
-      process: try scope.start(
-        [
-          "worker", "join", address, "--threads", "1", "--memory-limit", "\(memory)", "--exit-with-parent",
-          "--log-level", "debug",
-        ], log: log), log: log)
+      process: try scope.startWorker(joining: address, threads: 1, memoryShare: 0.2, log: log), log: log)
     workers.append(member)
     return member
   }
@@ -103,18 +95,10 @@ final class LiveRun {
 
   /// Waits until `condition` gives a value.
   func wait<Value>(for what: String, _ condition: () throws -> Value?) throws -> Value {
-    let begun = Date()
-    while Date().timeIntervalSince(begun) < Self.patienceSeconds {
-      if let value = try condition() { return value }
-      if !coordinator.process.isRunning { throw Self.failure("coordinator", coordinator, scope) }
-      for worker in workers where !worker.process.isRunning { throw Self.failure("worker", worker, scope) }
-      usleep(20_000)
-    }
-    throw BenchmarkError.timedOut(waitingFor: what, seconds: Self.patienceSeconds)
-  }
-
-  private static func failure(_ name: String, _ member: Member, _ scope: BenchmarkScope) -> BenchmarkError {
-    TrainingRun.failure(name, scope.wait(for: member.process, seconds: 1), log: member.log)
+    try scope.wait(
+      for: what, seconds: Self.patienceSeconds,
+      during: [("coordinator", coordinator.process, coordinator.log)]
+        + workers.map { ("worker", $0.process, $0.log) }, condition)
   }
 
   /// Lines of a log with when they were written, in seconds since 1970; lines without a time are left out.

@@ -80,7 +80,11 @@ public struct ScaleBenchmark: Sendable {
     let log = folder + "/coordinator.log"
     let coordinator = try scope.start(
       ["bench", "scale", "--coordinator-of", run.path, "--workers", "\(workers)"], log: log)
-    let address = try wait(60, for: "the coordinator's address", coordinator, log, scope) {
+    func wait<Value>(_ what: String, _ seconds: Double, _ condition: () -> Value?) throws -> Value {
+      try scope.wait(
+        for: what, seconds: seconds, every: 0.1, during: [("coordinator", coordinator, log)], condition)
+    }
+    let address = try wait("the coordinator's address", 60) {
       run.liveCoordinator()?.address
     }
     let restingBytes = Self.peakBytes(coordinator.processIdentifier) ?? 0
@@ -102,7 +106,7 @@ public struct ScaleBenchmark: Sendable {
       first += count
     }
     var shown = 0
-    let assembled = try wait(Self.assemblyPatienceSeconds, for: "the first step", coordinator, log, scope) {
+    let assembled = try wait("the first step", Self.assemblyPatienceSeconds) {
       () -> Double? in
       let welcomed = members.reduce(0) { $0 + Int(Self.newest($1.log)?.welcomed ?? 0) }
       if welcomed - shown >= 1_000 || welcomed == workers && shown < workers {
@@ -111,7 +115,7 @@ public struct ScaleBenchmark: Sendable {
       }
       return Self.barriers(log).isEmpty ? nil : Date().timeIntervalSince(begun)
     }
-    _ = try wait(120, for: "the first steps", coordinator, log, scope) {
+    _ = try wait("the first steps", 120) {
       Self.barriers(log).count >= Self.warmUpSteps ? true : nil
     }
     progress("watching for \(Int(seconds)) s")
@@ -121,7 +125,7 @@ public struct ScaleBenchmark: Sendable {
     let after = try sample(coordinator, members)
     let barriers = Self.barriers(log).dropFirst(skipped).sorted()
     guard coordinator.isRunning, !barriers.isEmpty else {
-      throw TrainingRun.failure("coordinator", scope.wait(for: coordinator, seconds: 1), log: log)
+      throw BenchmarkError.failure(of: "coordinator", scope.wait(for: coordinator, seconds: 1), log: log)
     }
     let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
     let lost = text.split(separator: "\n").filter { $0.contains("lost worker") || $0.contains("going on without") }
@@ -154,21 +158,6 @@ public struct ScaleBenchmark: Sendable {
       "a barrier is the time from a step's first order to its last worker's report; the simulated workers share the cores"
     )
     return report
-  }
-
-  private func wait<Value>(
-    _ seconds: Double, for what: String, _ coordinator: Process, _ log: String, _ scope: BenchmarkScope,
-    _ condition: () -> Value?
-  ) throws -> Value {
-    let begun = Date()
-    while Date().timeIntervalSince(begun) < seconds {
-      if let value = condition() { return value }
-      guard coordinator.isRunning else {
-        throw TrainingRun.failure("coordinator", scope.wait(for: coordinator, seconds: 1), log: log)
-      }
-      usleep(100_000)
-    }
-    throw BenchmarkError.timedOut(waitingFor: what, seconds: seconds)
   }
 
   private struct Sample {

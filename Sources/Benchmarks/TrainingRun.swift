@@ -82,24 +82,12 @@ struct TrainingRun {
     let log = folder + "/coordinator.log"
     let coordinator = try scope.start(
       ["coordinator", "start", "--config", file, "--run", run.path, "--listen", "tcp://127.0.0.1:*"], log: log)
-    let deadline = Date().addingTimeInterval(60)
-    var address: String?
-    while address == nil, coordinator.isRunning, Date() < deadline {
-      usleep(20_000)
-      address = run.liveCoordinator()?.address
-    }
-    guard let address else {
-      if coordinator.isRunning { throw BenchmarkError.timedOut(waitingFor: "the coordinator's address", seconds: 60) }
-      throw Self.failure("coordinator", scope.wait(for: coordinator, seconds: 1), log: log)
-    }
-    let memory = Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.9) / workers
+    let address = try scope.wait(
+      for: "the coordinator's address", seconds: 60, during: [("coordinator", coordinator, log)]
+    ) { run.liveCoordinator()?.address }
     let logs = (0..<workers).map { "\(folder)/worker-\($0 + 1).log" }
     let processes = try logs.map {
-      try scope.start(
-        [
-          "worker", "join", address, "--threads", "\(threads)", "--memory-limit", "\(memory)", "--exit-with-parent",
-          "--log-level", "debug",
-        ], log: $0)
+      try scope.startWorker(joining: address, threads: threads, memoryShare: 0.9 / Double(workers), log: $0)
     }
     var samples: [(at: Double, used: Double)] = []
     var samplesOfWorkers: [(at: Double, used: Double)] = []
@@ -116,7 +104,7 @@ struct TrainingRun {
     let status = scope.wait(for: coordinator, seconds: 0)
     for process in processes { scope.wait(for: process, seconds: timedOut ? 0 : 20) }
     if timedOut { throw BenchmarkError.timedOut(waitingFor: "a run to end", seconds: secondsLimit) }
-    if status != 0 { throw Self.failure("coordinator", status, log: log) }
+    if status != 0 { throw BenchmarkError.failure(of: "coordinator", status, log: log) }
 
     let journal = try Journal.reading(path: run.journal)
     steps = try journal.steps(0..<Step(Int64.max))
@@ -131,12 +119,6 @@ struct TrainingRun {
       }
       return found
     }
-  }
-
-  static func failure(_ name: String, _ status: Int32, log: String) -> BenchmarkError {
-    let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
-    let last = text.split(separator: "\n").last.map(String.init) ?? "its log is empty"
-    return .processFailed(name: name, status: status, lastLine: last)
   }
 
   /// User and system time of a process; nil once it has ended.

@@ -10,9 +10,8 @@ public enum CoordinatorDirective: Hashable, Sendable {
   case persistGeneration(Generation, after: Generation, reason: String)
   /// Before the plan is announced.
   case persistPlan(PlanRecord)
-  case send(Envelope, to: Connection)
   /// The same to each, in this order.
-  case broadcast(Envelope, to: [Connection])
+  case send(Envelope, to: [Connection])
   /// Answer a status client from memory.
   case answerStatus(Connection)
   /// Write the record, make it durable, compare when the journal has that step already; then report

@@ -72,7 +72,7 @@ extension CoordinatorMachine {
       let log = CoordinatorDirective.log(.debug, "refused a message of \(connection): \(refusal)")
       // A worker over a connection that is not its own: this coordinator or the connection is new.
       guard refusal == .wrongSender, case .worker = envelope.sender else { return [log] }
-      return [log, .send(self.envelope(.introduce), to: connection)]
+      return [log, .send(self.envelope(.introduce), to: [connection])]
     case .success(.observer): return [.answerStatus(connection)]
     case .success(.candidate(let hello, let obeyed)): return receive(hello, from: connection, obeyed: obeyed)
     case .success(.late(let worker)):
@@ -92,12 +92,12 @@ extension CoordinatorMachine {
     switch state.membership.hello(hello, from: connection, trusted: trusted, isEnding: isEnding, now: state.now) {
     case .refused(let reason):
       return [
-        .send(self.envelope(.refused(reason: reason)), to: connection),
+        .send(self.envelope(.refused(reason: reason)), to: [connection]),
         .log(.warning, "refused a worker on \(hello.host): \(reason)"),
       ]
     case .displaced(let reason):
       return [
-        .send(self.envelope(.stop(Stop(disposition: .requeue, reason: reason))), to: connection),
+        .send(self.envelope(.stop(Stop(disposition: .requeue, reason: reason))), to: [connection]),
         .log(.warning, "sent away a worker on \(hello.host): \(reason)"),
       ]
     // What it has missed meanwhile comes again as its heartbeats tell.

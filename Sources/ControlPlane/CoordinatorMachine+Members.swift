@@ -56,7 +56,7 @@ extension CoordinatorMachine {
         kinds.append((heartbeat, [member.connection]))
       }
     }
-    return kinds.flatMap { broadcast(envelope(.coordinatorHeartbeat($0.heartbeat)), to: $0.connections) }
+    return kinds.flatMap { send(envelope(.coordinatorHeartbeat($0.heartbeat)), to: $0.connections) }
   }
 
   /// In the reasons of generations that begin because somebody, or nobody, moves.

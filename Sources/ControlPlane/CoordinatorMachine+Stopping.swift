@@ -54,13 +54,22 @@ extension CoordinatorMachine {
     case .stopping, .finished: return []
     case .assembling, .regrouping, .preparing, .evaluating, .stepping, .settling: break
     }
-    let sends = broadcast(
-      envelope(.stop(Stop(disposition: kind.disposition, reason: reason))),
-      to: state.membership.sorted.map(\.connection))
+    let sends = send(stopEnvelope(kind, reason), to: state.membership.sorted.map(\.connection))
     guard state.checkpoints.isCommitting else { return sends + finish(kind, reason) }
     state.phase = .stopping(
       Outcome(kind: kind, reason: reason, step: state.step, lastCheckpoint: state.checkpoints.newest))
     return sends + [.log(.info, "waiting for the checkpoint of step \(state.checkpoints.stepInFlight ?? 0)")]
+  }
+
+  private func stopEnvelope(_ kind: Outcome.Kind, _ reason: String) -> Envelope {
+    envelope(.stop(Stop(disposition: kind.disposition, reason: reason)))
+  }
+
+  /// What a coordinator whose run is over repeats to every member until it has hung up; nil where another one speaks to
+  /// them now.
+  package var farewell: Envelope? {
+    guard case .finished(let outcome) = state.phase, outcome.kind != .superseded else { return nil }
+    return stopEnvelope(outcome.kind, outcome.reason)
   }
 
   mutating func finish(_ kind: Outcome.Kind, _ reason: String) -> [CoordinatorDirective] {

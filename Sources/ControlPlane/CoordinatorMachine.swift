@@ -168,13 +168,13 @@ public struct CoordinatorMachine: Sendable {
     Envelope(run: settings.run, generation: state.generation, sender: .coordinator, order: order, message: message)
   }
   func send(_ message: ControlMessage, to worker: WorkerID) -> [CoordinatorDirective] {
-    state.membership[worker].map { [.send(envelope(message), to: $0.connection)] } ?? []
+    state.membership[worker].map { [.send(envelope(message), to: [$0.connection])] } ?? []
   }
   func sendToPlaced(_ message: ControlMessage) -> [CoordinatorDirective] {
-    broadcast(envelope(message), to: placed.compactMap { state.membership[$0]?.connection })
+    send(envelope(message), to: placed.compactMap { state.membership[$0]?.connection })
   }
-  func broadcast(_ envelope: Envelope, to connections: [Connection]) -> [CoordinatorDirective] {
-    connections.isEmpty ? [] : [.broadcast(envelope, to: connections)]
+  func send(_ envelope: Envelope, to connections: [Connection]) -> [CoordinatorDirective] {
+    connections.isEmpty ? [] : [.send(envelope, to: connections)]
   }
 
   /// Asks something of several workers; it is asked again of those who have not got it.
@@ -184,7 +184,7 @@ public struct CoordinatorMachine: Sendable {
   }
 
   mutating func sendOrder(to workers: [WorkerID]) -> [CoordinatorDirective] {
-    broadcast(
+    send(
       envelope(state.order.message, order: state.order.number), to: state.membership.ordered(workers, now: state.now))
   }
 

@@ -21,8 +21,7 @@ extension CoordinatorLoop {
             processID: ProcessInfo.processInfo.processIdentifier, at: Date().timeIntervalSince1970)
         }
       case .persistPlan(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
-      case .send(let envelope, let connection): send(envelope, to: [connection])
-      case .broadcast(let envelope, let connections): send(envelope, to: connections)
+      case .send(let envelope, let connections): send(envelope, to: connections)
       case .answerStatus(let connection): answerStatus(connection)
       case .commitStep(let record): commit(record)
       case .recordSkip(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
@@ -59,9 +58,9 @@ extension CoordinatorLoop {
 
   private func send(_ envelope: Envelope, to connections: [Connection]) {
     timeStep(envelope.message)
-    let present = connections.filter { peers[$0] != nil }
-    for (index, error) in server.send(envelope, to: present.compactMap { peers[$0] }) {
-      let connection = present[index]
+    let present = connections.compactMap { connection in peers[connection].map { (connection, $0) } }
+    for (index, error) in server.send(envelope, to: present.map(\.1)) {
+      let connection = present[index].0
       if case .peerUnreachable = error {} else { log.warning("could not send to \(connection): \(error)") }
       pending.append(.connectionRefused(connection))
     }

@@ -155,11 +155,8 @@ final class CoordinatorLoop {
 
   /// Repeats the stop until each worker has hung up, so that it is not lost with the sockets.
   private func farewell() {
-    guard case .finished(let outcome) = machine.state.phase, outcome.kind != .superseded else { return }
+    guard let stop = machine.farewell else { return }
     var present = machine.state.membership.sorted
-    let stop = Envelope(
-      run: machine.settings.run, generation: machine.state.generation, sender: .coordinator,
-      message: .stop(Stop(disposition: outcome.kind.disposition, reason: outcome.reason)))
     let deadline = clock.now + .seconds(2)
     while !present.isEmpty, clock.now < deadline {
       guard (try? server.poll(timeoutMilliseconds: 50)) != nil else { return }

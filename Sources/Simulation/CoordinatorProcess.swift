@@ -257,8 +257,7 @@ extension SimulatedCluster {
       }
     case .recordSkip(let record): begin(.skip(record), for: coordinator)
     case .recordEvaluation(let record): begin(.evaluation(record), for: coordinator)
-    case .send(let envelope, let connection): send(envelope, to: connection, from: coordinator)
-    case .broadcast(let envelope, let connections):
+    case .send(let envelope, let connections):
       for connection in connections { send(envelope, to: connection, from: coordinator) }
     case .commitCheckpoint(let request):
       coordinator.commits.append(request)
@@ -362,23 +361,14 @@ extension SimulatedCluster {
     coordinator.outcome = outcome
     note("\(coordinator.name) finishes: \(outcome.kind.rawValue), \(outcome)")
     ended(outcome, coordinator)
-    // Whoever has taken over speaks to the workers now.
-    guard outcome.kind != .superseded else { return exit(coordinator) }
     sayFarewell(coordinator, left: 4)
   }
 
   /// Mirrors `CoordinatorLoop.farewell`.
   func sayFarewell(_ coordinator: CoordinatorProcess, left: Int) {
-    guard coordinator.isAlive, !isDone, let outcome = coordinator.outcome, let machine = coordinator.machine else {
-      return
-    }
-    guard left > 0 else { return exit(coordinator) }
-    for member in machine.state.membership.sorted {
-      let stop = Envelope(
-        run: machine.settings.run, generation: machine.state.generation, sender: .coordinator,
-        message: .stop(Stop(disposition: outcome.kind.disposition, reason: outcome.reason)))
-      send(stop, to: member.connection, from: coordinator)
-    }
+    guard coordinator.isAlive, !isDone, let machine = coordinator.machine else { return }
+    guard left > 0, let stop = machine.farewell else { return exit(coordinator) }
+    for member in machine.state.membership.sorted { send(stop, to: member.connection, from: coordinator) }
     queue.push(.farewell(coordinator.index, left: left - 1), at: now + 300_000)
   }
 }

@@ -168,15 +168,19 @@ public final class ControlServer {
     // Nothing is told to a key that has been struck off, though its connection may still be there.
     if let admitted { guard let key = peer.key, admitted.admission(of: key) != nil else { throw .peerUnreachable } }
     // Once the identity is accepted there is room for the rest.
-    try send(Message(copying: peer.bytes), more: true)
-    for (index, part) in parts.enumerated() { try send(Message(sharing: part), more: index + 1 < parts.count) }
+    try socket.queue(Message(copying: peer.bytes), more: true)
+    for (index, part) in parts.enumerated() { try socket.queue(Message(sharing: part), more: index + 1 < parts.count) }
   }
+}
 
-  private func send(_ message: Message, more: Bool) throws(TransportError) {
-    switch socket.send(message, more: more) {
+extension Socket {
+  /// Sends a part over a socket of control messages.
+  /// - Throws: ``TransportError/peerUnreachable`` or ``TransportError/congested(queuedMessages:)`` as well.
+  func queue(_ message: Message, more: Bool) throws(TransportError) {
+    switch send(message, more: more) {
     case .sent: break
     case .unreachable: throw .peerUnreachable
-    case .wouldBlock: throw .congested(queuedMessages: Int(Socket.Limits.control.sendMessages))
+    case .wouldBlock: throw .congested(queuedMessages: Int(Limits.control.sendMessages))
     case .failed(let error): throw error
     }
   }

@@ -37,14 +37,8 @@ package final class ControlSwarm {
   }
   /// The same with an envelope that is encoded already.
   package func send(_ bytes: [UInt8], from number: UInt32) throws(TransportError) {
-    for (message, more) in [(Message(copying: Self.name(number)), true), (Message(copying: bytes), false)] {
-      switch socket.send(message, more: more) {
-      case .sent: break
-      case .unreachable: throw .peerUnreachable
-      case .wouldBlock: throw .congested(queuedMessages: Int(Socket.Limits.control.sendMessages))
-      case .failed(let error): throw error
-      }
-    }
+    try socket.queue(Message(copying: Self.name(number)), more: true)
+    try socket.queue(Message(copying: bytes), more: false)
   }
 
   /// Waits for messages at most so long; each with the number of the worker that it is for.

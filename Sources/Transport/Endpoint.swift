@@ -108,25 +108,9 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
   /// Connecting a datagram socket sends nothing, but makes the kernel choose the local address.
   private static func localAddress(toward host: String, port: String, address: String) throws(TransportError) -> String
   {
-    var hints = addrinfo()
-    #if canImport(Glibc)
-      hints.ai_socktype = Int32(SOCK_DGRAM.rawValue)
-    #else
-      hints.ai_socktype = SOCK_DGRAM
-    #endif
-    var list: UnsafeMutablePointer<addrinfo>?
-    let name = host.trimmingCharacters(in: CharacterSet(charactersIn: "[]"))
-    guard getaddrinfo(name, port == "*" ? "1" : port, &hints, &list) == 0 else {
-      throw .invalidAddress(address: address, reason: "the host name \(host) is not known")
-    }
-    defer { freeaddrinfo(list) }
-    var next = list
-    while let entry = next?.pointee {
-      next = entry.ai_next
-      let descriptor = socket(entry.ai_family, entry.ai_socktype, 0)
-      guard descriptor >= 0 else { continue }
-      defer { close(descriptor) }
-      guard connect(descriptor, entry.ai_addr, entry.ai_addrlen) == 0 else { continue }
+    let found = Sockets.firstResult(host: host, port: port == "*" ? "1" : port, type: Sockets.datagram) {
+      descriptor, entry -> String? in
+      guard connect(descriptor, entry.ai_addr, entry.ai_addrlen) == 0 else { return nil }
       var storage = sockaddr_storage()
       var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
       var text = [CChar](repeating: 0, count: 256)
@@ -136,11 +120,15 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
             ? getnameinfo(socketAddress, length, &text, socklen_t(text.count), nil, 0, NI_NUMERICHOST) : -1
         }
       }
-      guard code == 0 else { continue }
+      guard code == 0 else { return nil }
       let number = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
       return number.contains(":") ? "[\(number)]" : number
     }
-    throw .addressUnavailable(address: address)
+    switch found {
+    case .unknownHost: throw .invalidAddress(address: address, reason: "the host name \(host) is not known")
+    case .nothing: throw .addressUnavailable(address: address)
+    case .value(let local): return local
+    }
   }
 
   /// Whether a living process listens on the ipc path: zmq_bind would take it over without a word.
@@ -154,11 +142,7 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
       return true
     }
     guard fits else { return false }
-    #if canImport(Glibc)
-      let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-    #else
-      let descriptor = socket(AF_UNIX, SOCK_STREAM, 0)
-    #endif
+    let descriptor = socket(AF_UNIX, Sockets.stream, 0)
     guard descriptor >= 0 else { return false }
     defer { close(descriptor) }
     return withUnsafePointer(to: &address) { pointer in

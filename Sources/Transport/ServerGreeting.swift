@@ -15,34 +15,25 @@ enum ServerGreeting {
   /// Where its name stands, padded with zeros.
   private static let mechanism = 12..<32
 
-  #if canImport(Glibc)
-    private static let stream = Int32(SOCK_STREAM.rawValue)
-    private static let noSignal = Int32(MSG_NOSIGNAL)
-  #else
-    private static let stream = SOCK_STREAM
-    private static let noSignal: Int32 = 0
-  #endif
-
   /// The mechanism that the server names, `NULL` or `CURVE`; nil when nothing answers so, in so many milliseconds a
   /// connection and a read.
   static func mechanism(at endpoint: Endpoint, milliseconds: Int = 500) -> String? {
     guard case .tcp(let host, let port) = endpoint.kind else { return nil }
-    var hints = addrinfo()
-    hints.ai_socktype = stream
-    var found: UnsafeMutablePointer<addrinfo>?
-    let name = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
-    guard getaddrinfo(name, port, &hints, &found) == 0, let first = found else { return nil }
-    defer { freeaddrinfo(found) }
-    let descriptor = socket(first.pointee.ai_family, first.pointee.ai_socktype, first.pointee.ai_protocol)
-    guard descriptor >= 0 else { return nil }
-    defer { close(descriptor) }
-    var patience = timeval(tv_sec: milliseconds / 1_000, tv_usec: milliseconds % 1_000 * 1_000)
-    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
-      setsockopt(descriptor, SOL_SOCKET, option, &patience, socklen_t(MemoryLayout<timeval>.size))
+    let found = Sockets.firstResult(host: host, port: port, type: Sockets.stream) { descriptor, entry -> String? in
+      var patience = timeval(tv_sec: milliseconds / 1_000, tv_usec: milliseconds % 1_000 * 1_000)
+      for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+        setsockopt(descriptor, SOL_SOCKET, option, &patience, socklen_t(MemoryLayout<timeval>.size))
+      }
+      guard connect(descriptor, entry.ai_addr, entry.ai_addrlen) == 0 else { return nil }
+      return mechanism(over: descriptor)
     }
-    guard connect(descriptor, first.pointee.ai_addr, first.pointee.ai_addrlen) == 0 else { return nil }
+    guard case .value(let mechanism) = found else { return nil }
+    return mechanism
+  }
+
+  private static func mechanism(over descriptor: Int32) -> String? {
     let opening = signature + [majorVersion]
-    guard send(descriptor, opening, opening.count, noSignal) == opening.count else { return nil }
+    guard send(descriptor, opening, opening.count, Sockets.noSignal) == opening.count else { return nil }
     var greeting = [UInt8](repeating: 0, count: sizeBytes)
     var received = 0
     while received < sizeBytes {

@@ -289,7 +289,7 @@ extension ScenarioWorld {
 
   private mutating func show(_ directives: [CoordinatorDirective]) {
     for directive in directives {
-      if case .broadcast(let envelope, _) = directive, envelope.order > 0 { lastOrder = envelope.order }
+      if case .send(let envelope, _) = directive, envelope.order > 0 { lastOrder = envelope.order }
       output.append(text(directive))
     }
   }
@@ -305,9 +305,7 @@ extension ScenarioWorld {
     case .persistPlan(let record):
       "persist \(record.generation) from step \(record.fromStep): units \(text(record.plan.stageUnits)), "
         + "leaves \(text(record.plan.replicaLeaves)), places \(record.plan.places.map { $0.map(\.number) })"
-    case .send(let envelope, let connection):
-      "-> \(connection): \(text(envelope.message))"
-    case .broadcast(let envelope, let connections):
+    case .send(let envelope, let connections):
       connections.map { "-> \($0): \(text(envelope.message))" }.joined(separator: "\n")
     case .answerStatus(let connection): "status for \(connection)"
     case .commitStep(let record):
