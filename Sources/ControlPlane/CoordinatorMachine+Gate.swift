@@ -207,7 +207,7 @@ extension CoordinatorMachine {
       case .traced(let report): settings.tracing ? [.recordTrace(report, of: worker)] : nil
       case .leaving(let reason): leaving(worker, reason)
       case .failed(let kind, let reason): failed(worker, kind, reason)
-      case .copied: []
+      case .copied(let step): copied(step, by: worker)
       case .hello, .welcome, .refused, .introduce, .regroup, .prepare, .runStep, .update, .evaluate, .save,
         .checkpointCommitted, .coordinatorHeartbeat, .stop, .clockQuestion, .statusRequest, .status:
         nil

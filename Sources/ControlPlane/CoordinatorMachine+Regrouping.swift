@@ -161,6 +161,7 @@ extension CoordinatorMachine {
     if state.sharedLeaves != decision.plan.replicaLeaves { state.sharedLeaves = nil }
     state.plan = decision.plan
     state.paces = WorkerPaces()
+    state.copies = CopyProgress()
     state.plannedSeconds = decision.stepSeconds
     state.consideredMembers = state.membership.workers
     for (replica, row) in decision.plan.places.enumerated() {

@@ -107,7 +107,7 @@ extension CoordinatorMachine {
       carries = false
     }
     if carries { state.checkpoints.begin(step: next, workers: placed, now: state.now) }
-    let copies = settings.copyEvery > 0 && next.isMultiple(of: settings.copyEvery) && state.participants.count > 1
+    let copies = settings.copyEvery > 0 && next.isMultiple(of: settings.copyEvery) && state.places.count > 1
     barrier.beginUpdate()
     state.phase = .stepping(barrier)
     state.membership.restartProgress(now: state.now)
@@ -138,6 +138,13 @@ extension CoordinatorMachine {
     state.checkpoints.reached(state.step)
     // The parts of this very state may be complete already.
     return decideCheckpoint() + nextAtBoundary()
+  }
+
+  /// A worker keeps its ward's copy of a state.
+  mutating func copied(_ step: Step, by worker: WorkerID) -> [CoordinatorDirective]? {
+    guard state.places[worker] != nil, step <= state.committed else { return nil }
+    state.copies.accept(step, from: worker, of: state.places.count)
+    return []
   }
 
   // MARK: Evaluation

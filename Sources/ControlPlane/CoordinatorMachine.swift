@@ -94,6 +94,8 @@ public struct CoordinatorMachine: Sendable {
     public internal(set) var expelled: Set<WorkerID> = []
     /// Measured in this generation.
     var paces = WorkerPaces()
+    /// Of this generation's workers.
+    var copies = CopyProgress()
     /// How leaves are divided among the same replicas because of their paces; nil leaves it to the plan.
     var sharedLeaves: [Range<Int>]?
     /// Generations in a row that committed nothing.

@@ -17,6 +17,9 @@ public struct WorkerView: Hashable, Sendable {
 }
 
 extension CoordinatorMachine {
+  /// The newest state of which each worker's part is in another one's memory, too.
+  public var copiedStep: Step? { state.copies.complete }
+
   /// assembling, regrouping, preparing, evaluating, training, draining, saving, stopping or the outcome's kind.
   public var phaseName: String {
     switch state.phase {

@@ -57,6 +57,7 @@ extension CoordinatorLoop {
       report.lastCheckpoint = .init(step: newest, secondsAgo: at.map { max(0, now - $0) })
     }
     report.checkpointInFlight = state.checkpoints.stepInFlight
+    report.lastCopy = machine.copiedStep
     report.stepsToLose = step - min(step, state.checkpoints.newest ?? 0)
     report.validations = history.validations.map {
       .init(step: $0.step, languageModelLoss: $0.languageModelLoss, diffusionLoss: $0.diffusionLoss)

@@ -36,6 +36,8 @@ public struct StatusReport: Hashable, Sendable, Codable {
   public var lastCheckpoint: Checkpoint?
   /// The state that is being written at the moment.
   public var checkpointInFlight: UInt64?
+  /// The newest state of which each worker's part is in another one's memory, too.
+  public var lastCopy: UInt64?
   /// Committed steps that would have to be computed again if everything stopped now.
   public var stepsToLose: UInt64
   /// Ascending by step; the newest hundred.

@@ -25,17 +25,17 @@ final class CheckpointWriter: Sendable {
 
   /// - Parameter report: called on the writer's thread with what the coordinator must hear.
   init(
-    snapshots: SnapshotBuffers, trace: TraceRecorder, report: @escaping @Sendable (ControlMessage, Generation) -> Void
+    trace: TraceRecorder, report: @escaping @Sendable (ControlMessage, Generation) -> Void
   ) {
     let queue = queue
     let finished = finished
     let thread = Thread {
-      while let job = queue.pop() {
-        let message = trace.measure(.checkpointWrite, step: job.snapshot.step) { Self.write(job) }
-        // Before the report: the next snapshot may be asked for as soon as the coordinator knows.
-        snapshots.give(back: job.snapshot.buffer)
-        report(message, job.generation)
+      // Its snapshot's memory is free before the report: the next one may be asked for as soon as the coordinator knows.
+      func writeNext() -> (ControlMessage, Generation)? {
+        guard let job = queue.pop() else { return nil }
+        return (trace.measure(.checkpointWrite, step: job.snapshot.step) { Self.write(job) }, job.generation)
       }
+      while let (message, generation) = writeNext() { report(message, generation) }
       finished.signal()
     }
     thread.name = "checkpoint"

@@ -20,13 +20,15 @@ final class CopyKeeper: Sendable {
   private let queue = BlockingQueue<Job>()
   private let finished = DispatchSemaphore(value: 0)
 
-  /// - Parameter report: called on the keeper's thread: the ward's copy of this state is complete.
-  init(report: @escaping @Sendable (Step) -> Void) {
+  /// - Parameters:
+  ///   - buffers: where the ward's copies go.
+  ///   - report: called on the keeper's thread: the ward's copy of this state is complete.
+  init(buffers: SnapshotBuffers, report: @escaping @Sendable (Step) -> Void) {
     let (queue, copies, finished) = (queue, copies, finished)
     let thread = Thread {
       while let job = queue.pop() {
         // A generation that ends in between ends the copying, too: the copies before stay.
-        if let ward = try? Self.exchange(job) {
+        if let ward = try? Self.exchange(job, buffers) {
           copies.keepWard(ward)
           report(ward.step)
         }
@@ -52,7 +54,7 @@ final class CopyKeeper: Sendable {
     finished.wait()
   }
 
-  private static func exchange(_ job: Job) throws -> StateSnapshot? {
+  private static func exchange(_ job: Job, _ buffers: SnapshotBuffers) throws -> StateSnapshot? {
     guard let buddy = job.plan.buddy(of: job.me), let ward = job.plan.ward(of: job.me) else { return nil }
     let step = job.snapshot.step
     func key(_ key: StateSnapshot.Key) -> FrameKey {
@@ -69,7 +71,7 @@ final class CopyKeeper: Sendable {
     for tensor in tensors {
       for part in StatePart.allCases { layout.append(part, of: job.parameters[tensor], tensor: tensor) }
     }
-    let buffer = SnapshotBuffer(byteCount: layout.byteCount)
+    let buffer = buffers.take(byteCount: layout.byteCount)
     for entry in layout.entries {
       try job.link.receive(
         key(entry.key), from: ward, into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[entry.bytes]))

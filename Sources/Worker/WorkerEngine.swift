@@ -63,13 +63,13 @@ final class WorkerEngine: @unchecked Sendable {
     let outbox = outbox
     let trace = trace
     let progress = progress
-    writer = CheckpointWriter(snapshots: snapshots, trace: trace) { message, generation in
+    writer = CheckpointWriter(trace: trace) { message, generation in
       // The span goes first: after the last checkpoint's report nobody listens any more.
       if trace.isOn { outbox.push(.noted(.traced(Traced(trace.drain())), generation: generation)) }
       outbox.push(.noted(message, generation: generation))
       waker.wake()
     }
-    keeper = CopyKeeper { step in
+    keeper = CopyKeeper(buffers: snapshots) { step in
       outbox.push(.noted(.copied(step: step), generation: progress.generation))
       waker.wake()
     }
@@ -161,11 +161,13 @@ final class WorkerEngine: @unchecked Sendable {
     case .update(let update):
       let executor = try current()
       var updated = try executor.update(update)
-      if update.checkpoint { try save(executor) }
-      if update.copy, let setup {
-        let snapshot = try executor.snapshot(step: executor.heldStep, in: SnapshotBuffers())
-        keeper.begin(
-          snapshot, me: command.me, plan: executor.plan, model: setup.configuration.model, link: dataPlane)
+      if update.checkpoint || update.copy {
+        let snapshot = try executor.snapshot(step: executor.heldStep, in: snapshots)
+        if update.checkpoint { writer.write(snapshot) }
+        if update.copy, let setup {
+          keeper.begin(
+            snapshot, me: command.me, plan: executor.plan, model: setup.configuration.model, link: dataPlane)
+        }
       }
       updated.phases = executor.phases
       return .updated(updated)
@@ -175,13 +177,9 @@ final class WorkerEngine: @unchecked Sendable {
       guard executor.heldStep == step else {
         throw WorkerError.step(reason: "asked to save state \(step) while holding state \(executor.heldStep)")
       }
-      try save(executor)
+      writer.write(try executor.snapshot(step: step, in: snapshots))
       return nil
     }
-  }
-
-  private func save(_ executor: StageExecutor) throws {
-    writer.write(try executor.snapshot(step: executor.heldStep, in: snapshots))
   }
 
   /// Hands what was recorded to the coordinator; after the report that others wait for.

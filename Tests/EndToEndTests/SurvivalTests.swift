@@ -100,6 +100,13 @@ import Testing
     try cluster.join()
     let second = try cluster.join()
     cluster.reach(10)
+    var lastCopy: Int?
+    for _ in 0..<20 where lastCopy == nil {
+      let status = try Command.run(["status", cluster.run, "--json"])
+      let json = try JSONSerialization.jsonObject(with: Data(status.output.utf8)) as? [String: Any]
+      lastCopy = json?["lastCopy"] as? Int
+    }
+    #expect((lastCopy ?? 0) > 0 && (lastCopy ?? 0).isMultiple(of: 4), "status names \(lastCopy ?? 0)")
     Cluster.signal(second, SIGKILL)
     let result = cluster.end()
     #expect(result.code == 0, "\(result.text)")
