@@ -22,6 +22,8 @@ public struct RecoveryBenchmark: Sendable {
   static let warmUpSteps = 2
   /// Steps between two copies: the default of `checkpoint.copy_every`.
   static let copyEvery = 10
+  /// Of the runs without faults: one a worker.
+  private static let cores = 2
   /// Commits after which the run counts as steady again.
   static let steadyCommits = 4
   static let journaledRecords = 200
@@ -214,34 +216,41 @@ public struct RecoveryBenchmark: Sendable {
     }
     var quiet = Trials()
     var ratios = Trials()
-    var extra = Trials()
+    var (extra, copies) = (Trials(), Trials())
     var coordinator = Trials()
     for (with, without) in runs {
       for step in without.steady(after: Self.warmUpSteps) { quiet.add(step.seconds) }
       ratios.add(with.stepTrials(after: Self.warmUpSteps).mean / without.stepTrials(after: Self.warmUpSteps).mean)
-      for seconds in copySeconds(with) { extra.add(seconds) }
+      for seconds in slowerSteps(with) { extra.add(seconds) }
+      for (step, seconds) in with.copySeconds where step > Self.warmUpSteps { copies.add(seconds) }
       for run in [with, without] { coordinator.add(run.coordinatorShare(after: Self.warmUpSteps)) }
     }
     let journal = try journalTrials(runs[0].with, scope)
     let parameters = settings.configuration(documents: documents).model.parameterCount
     report.add("parameters", Double(parameters), "parameters of the model without faults")
     report.add("stepSeconds", quiet.median, "its step without copies, median", unit: "s")
-    report.add("copySecondsPerStep", extra.median / Double(Self.copyEvery), "copies every 10 steps, a step", unit: "s")
+    // Both cores are busy: what a copy takes of the processors, training does not get.
+    let copy = copies.median / Double(Self.cores)
+    report.add("copySeconds", copies.median, "a copy, processor time of both workers, median", unit: "s")
+    report.add(
+      "copySecondsPerStep", copy / Double(Self.copyEvery), "copies every 10 steps, half of that a step", unit: "s")
+    report.add("slowerStepsSeconds", extra.median, "the two steps after a copy, beyond the others, median", unit: "s")
     report.add("journalSeconds", journal.median, "journal, a step, median", unit: "s")
     report.add("journalSecondsWorst", journal.seconds.max() ?? .nan, "journal, a step, worst", unit: "s")
     report.add("coordinatorShare", coordinator.seconds.max() ?? .nan, "coordinator, of a core, at most")
-    let cost = max(extra.median, 0) / Double(Self.copyEvery) + journal.median
-    report.add("costShare", cost / quiet.median + (coordinator.seconds.max() ?? .nan) / 2, "all of it, of a step")
+    let cost = copy / Double(Self.copyEvery) + journal.median
+    let coordinating = (coordinator.seconds.max() ?? .nan) / Double(Self.cores)
+    report.add("costShare", cost / quiet.median + coordinating, "all of it, of a step")
     report.add("pairRatio", ratios.median, "runs with copies over runs without, mean steps, median")
     report.add("pairRatioLeast", ratios.best, "the same, least")
     report.add("pairRatioMost", ratios.seconds.max() ?? .nan, "the same, most")
     report.notes.append(
-      "a copy's cost is what the two steps after it take beyond the run's median step; the coordinator counts as if its "
-        + "processor time were taken from two busy cores")
+      "processor time of copies and coordinator counts as taken from two busy cores; what copies cost beyond that, in "
+        + "caches and memory, only the steps after them tell")
   }
 
   /// What the two steps after each copy took beyond the run's median step.
-  private func copySeconds(_ run: TrainingRun) -> [Double] {
+  private func slowerSteps(_ run: TrainingRun) -> [Double] {
     let steady = run.steady(after: Self.warmUpSteps)
     let median = run.stepTrials(after: Self.warmUpSteps).median
     return steady.filter { $0.record.step % UInt64(Self.copyEvery) == 0 }.compactMap { first in

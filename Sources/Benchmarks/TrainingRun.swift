@@ -58,6 +58,8 @@ struct TrainingRun {
   var checkpoints: [JournaledCheckpoint]
   /// Of each worker, the phases of each step.
   var phases: [[Step: PhaseSeconds]]
+  /// What each copied state took of all workers' processors together.
+  var copySeconds: [Step: Double] = [:]
   var fingerprint: String
   /// Seconds since 1970 and processor seconds that the coordinator had used by then.
   private var coordinatorSamples: [(at: Double, used: Double)]
@@ -112,12 +114,14 @@ struct TrainingRun {
     fingerprint = try journal.fact(.device) ?? "unknown"
     coordinatorSamples = samples
     workerSamples = samplesOfWorkers
-    phases = try logs.map { log in
+    phases = []
+    for log in logs {
       var found: [Step: PhaseSeconds] = [:]
       for line in try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n") {
         if let phase = PhaseLine(logLine: line) { found[phase.step] = phase.phases }
+        if let copy = CopyLine(logLine: line) { copySeconds[copy.step, default: 0] += copy.processorSeconds }
       }
-      return found
+      phases.append(found)
     }
   }
 

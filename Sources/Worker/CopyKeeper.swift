@@ -10,6 +10,8 @@ import Wire
 final class CopyKeeper: Sendable {
   private struct Job: Sendable {
     var snapshot: StateSnapshot
+    /// What it took of a processor to make.
+    var snapshotSeconds: Double
     var me: WorkerID
     var plan: Plan
     var needs: [StateHolding]
@@ -23,14 +25,16 @@ final class CopyKeeper: Sendable {
   /// - Parameters:
   ///   - buffers: where the ward's copies go.
   ///   - report: called on the keeper's thread: the ward's copy of this state is complete.
-  init(buffers: SnapshotBuffers, report: @escaping @Sendable (Step) -> Void) {
+  init(buffers: SnapshotBuffers, report: @escaping @Sendable (CopyLine) -> Void) {
     let (queue, copies, finished) = (queue, copies, finished)
     let thread = Thread {
       while let job = queue.pop() {
+        let before = CopyLine.threadSeconds
         // A generation that ends in between ends the copying, too: the copies before stay.
         if let ward = try? Self.exchange(job, buffers) {
           copies.keepWard(ward)
-          report(ward.step)
+          let seconds = job.snapshotSeconds + CopyLine.threadSeconds - before
+          report(CopyLine(step: ward.step, processorSeconds: seconds))
         }
       }
       finished.signal()
@@ -40,11 +44,16 @@ final class CopyKeeper: Sendable {
   }
 
   /// Keeps a copy of what this worker owns, and exchanges it for its ward's.
-  func begin(_ snapshot: StateSnapshot, me: WorkerID, plan: Plan, model: ModelConfiguration, link: any Link) {
+  /// - Parameter snapshotSeconds: what it took of a processor to make.
+  func begin(
+    _ snapshot: StateSnapshot, snapshotSeconds: Double, me: WorkerID, plan: Plan, model: ModelConfiguration,
+    link: any Link
+  ) {
     copies.keepOwn(snapshot)
     queue.push(
       Job(
-        snapshot: snapshot, me: me, plan: plan, needs: StateNeeds.needs(of: plan, model, withBackups: false),
+        snapshot: snapshot, snapshotSeconds: snapshotSeconds, me: me, plan: plan,
+        needs: StateNeeds.needs(of: plan, model, withBackups: false),
         parameters: model.parameters,
         link: link))
   }

@@ -56,7 +56,10 @@ final class WorkerEngine: @unchecked Sendable {
   private var thread: Thread?
   private let finished = DispatchSemaphore(value: 0)
 
-  init(options: WorkerOptions, dataPlane: DataPlane, waker: Waker) {
+  /// - Parameter note: gets what may be measured in the log; any thread.
+  init(
+    options: WorkerOptions, dataPlane: DataPlane, waker: Waker, note: @escaping @Sendable (CopyLine) -> Void
+  ) {
     self.options = options
     self.dataPlane = dataPlane
     self.waker = waker
@@ -69,8 +72,9 @@ final class WorkerEngine: @unchecked Sendable {
       outbox.push(.noted(message, generation: generation))
       waker.wake()
     }
-    keeper = CopyKeeper(buffers: snapshots) { step in
-      outbox.push(.noted(.copied(step: step), generation: progress.generation))
+    keeper = CopyKeeper(buffers: snapshots) { copy in
+      note(copy)
+      outbox.push(.noted(.copied(step: copy.step), generation: progress.generation))
       waker.wake()
     }
   }
@@ -162,11 +166,14 @@ final class WorkerEngine: @unchecked Sendable {
       let executor = try current()
       var updated = try executor.update(update)
       if update.checkpoint || update.copy {
+        let before = CopyLine.threadSeconds
         let snapshot = try executor.snapshot(step: executor.heldStep, in: snapshots)
+        let seconds = CopyLine.threadSeconds - before
         if update.checkpoint { writer.write(snapshot) }
         if update.copy, let setup {
           keeper.begin(
-            snapshot, me: command.me, plan: executor.plan, model: setup.configuration.model, link: dataPlane)
+            snapshot, snapshotSeconds: seconds, me: command.me, plan: executor.plan, model: setup.configuration.model,
+            link: dataPlane)
         }
       }
       updated.phases = executor.phases

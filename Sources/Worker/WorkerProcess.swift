@@ -83,7 +83,9 @@ public final class WorkerProcess {
       allowPlaintext: options.allowPlaintext,
       // The coordinator knows who hangs and ends waits by a new generation; a wait as such may be long.
       limits: DataPlaneLimits(receiveTimeoutSeconds: 7 * 86_400), note: { [log] in log.debug("\($0)") })
-    engine = WorkerEngine(options: options, dataPlane: dataPlane, waker: client.waker)
+    engine = WorkerEngine(options: options, dataPlane: dataPlane, waker: client.waker) { [log] copy in
+      log.debug("\(copy)")
+    }
   }
 
   /// Works until the coordinator says stop.
