@@ -230,23 +230,24 @@ public struct RecoveryBenchmark: Sendable {
     report.add("parameters", Double(parameters), "parameters of the model without faults")
     report.add("stepSeconds", quiet.median, "its step without copies, median", unit: "s")
     // Both cores are busy: what a copy takes of the processors, training does not get.
-    let copy = copies.median / Double(Self.cores)
+    let copyOfStep = copies.median / Double(Self.cores * Self.copyEvery)
     report.add("copySeconds", copies.median, "a copy, processor time of both workers, median", unit: "s")
     report.add(
-      "copySecondsPerStep", copy / Double(Self.copyEvery), "copies every 10 steps, half of that a step", unit: "s")
+      "copySecondsPerStep", copyOfStep, "of it a step: shared by two cores and ten steps", unit: "s")
     report.add("slowerStepsSeconds", extra.median, "the two steps after a copy, beyond the others, median", unit: "s")
     report.add("journalSeconds", journal.median, "journal, a step, median", unit: "s")
     report.add("journalSecondsWorst", journal.seconds.max() ?? .nan, "journal, a step, worst", unit: "s")
     report.add("coordinatorShare", coordinator.seconds.max() ?? .nan, "coordinator, of a core, at most")
-    let cost = copy / Double(Self.copyEvery) + journal.median
+    let cost = copyOfStep + journal.median
     let coordinating = (coordinator.seconds.max() ?? .nan) / Double(Self.cores)
     report.add("costShare", cost / quiet.median + coordinating, "all of it, of a step")
     report.add("pairRatio", ratios.median, "runs with copies over runs without, mean steps, median")
     report.add("pairRatioLeast", ratios.best, "the same, least")
     report.add("pairRatioMost", ratios.seconds.max() ?? .nan, "the same, most")
     report.notes.append(
-      "processor time of copies and coordinator counts as taken from two busy cores; what copies cost beyond that, in "
-        + "caches and memory, only the steps after them tell")
+      "processor time of copies (without that of the I/O threads, which here pass on where they lie) and of the "
+        + "coordinator counts as taken from two busy cores; what copies cost in caches and memory only the steps after "
+        + "them tell")
   }
 
   /// What the two steps after each copy took beyond the run's median step.

@@ -58,6 +58,7 @@ extension CoordinatorMachine {
       directives += raiseGeneration(above: other, reason)
     }
     state.places = [:]
+    state.copies = CopyProgress()
     state.waitingReason = nil
     state.graceTick = nil
     state.hasFormed = true
@@ -161,7 +162,6 @@ extension CoordinatorMachine {
     if state.sharedLeaves != decision.plan.replicaLeaves { state.sharedLeaves = nil }
     state.plan = decision.plan
     state.paces = WorkerPaces()
-    state.copies = CopyProgress()
     state.plannedSeconds = decision.stepSeconds
     state.consideredMembers = state.membership.workers
     for (replica, row) in decision.plan.places.enumerated() {

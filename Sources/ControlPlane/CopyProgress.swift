@@ -2,7 +2,7 @@ import ClusterModel
 
 /// How far the workers are with copying their states into each other's memory.
 package struct CopyProgress: Hashable, Sendable {
-  /// Copies that may be under way, when copying takes longer than the steps between two of them.
+  /// As many as workers keep: of an older state no full set is there any more.
   private static let pending = 2
   /// The newest state that is held twice: of which every worker with a place keeps its ward's copy.
   package private(set) var complete: Step?

@@ -24,8 +24,8 @@ extension StatusReport {
       lastCheckpoint.map { checkpoint in
         "step \(checkpoint.step)" + (checkpoint.secondsAgo.map { ", \(PlanReport.duration($0)) ago" } ?? "")
       } ?? "none yet"
-    let since = stepsToLose == 1 ? "1 step since" : "\(stepsToLose) steps since"
-    line("checkpoint", "\(saved); \(since)" + (checkpointInFlight.map { "; writing step \($0)" } ?? ""))
+    let since = stepsToLose == 0 || lastCheckpoint == nil ? "" : "; \(stepsToLose) steps since"
+    line("checkpoint", saved + since + (checkpointInFlight.map { "; writing step \($0)" } ?? ""))
     line("copies", lastCopy.map { "step \($0), of each worker on another one" })
     if let validation = validations.last {
       line(

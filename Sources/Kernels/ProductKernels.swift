@@ -100,6 +100,7 @@ private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
 
 /// Sums of one row of c in registers.
 private protocol RowSums {
+  static var vectors: Int { get }
   init(_ initial: Floats?, _ offset: Int)
   /// Adds the product of an element of the left operand and the row of the right one at `right`.
   mutating func add(_ left: Float, _ right: Floats)
@@ -108,6 +109,7 @@ private protocol RowSums {
 
 /// A vector of a row of c.
 private struct OneVector: RowSums {
+  @inline(__always) static var vectors: Int { 1 }
   var sums: Vector
 
   @inline(__always)
@@ -122,6 +124,7 @@ private struct OneVector: RowSums {
 
 /// Vectors of a row of c, side by side.
 private struct Vectors<Rest: RowSums>: RowSums {
+  @inline(__always) static var vectors: Int { 1 + Rest.vectors }
   var first: OneVector
   var rest: Rest
 
@@ -194,7 +197,7 @@ private func multiplyStrips<Row: RowSums>(
   var lower = left.first + 4 * left.row
   for _ in 0..<inner {
     // The strip is longer than the first-level cache: ask for what comes eight inner elements later.
-    for vector in 0..<3 { vector_prefetch(b + 8 * rightLines + vector * width) }
+    for vector in 0..<Row.vectors { vector_prefetch(b + 8 * rightLines + vector * width) }
     row0.add(upper[0], b)
     row1.add(upper[left.row], b)
     row2.add(upper[2 * left.row], b)

@@ -459,7 +459,6 @@ extension SimulatedCluster {
     }
     let ranges = Assignment.ranges(tensors)
     keep(HeldTensors(step: frame.step, parameters: ranges, moments: ranges, values: values), worker)
-    let sender = workers[frame.sender]
-    if sender.isAlive { feed(.noted(.copied(step: frame.step), generation: frame.generation), to: sender) }
+    feed(.noted(.copied(step: frame.step), generation: frame.generation), to: worker)
   }
 }

@@ -16,7 +16,7 @@ enum ServerGreeting {
   private static let mechanism = 12..<32
 
   /// The mechanism that the server names, `NULL` or `CURVE`; nil when nothing answers so, in so many milliseconds a
-  /// connection and a read.
+  /// connection and a read, for each address of the host.
   static func mechanism(at endpoint: Endpoint, milliseconds: Int = 500) -> String? {
     guard case .tcp(let host, let port) = endpoint.kind else { return nil }
     let found = Sockets.firstResult(host: host, port: port, type: Sockets.stream) { descriptor, entry -> String? in

@@ -46,7 +46,7 @@ public enum ControlMessage: Hashable, Sendable {
   case traced(Traced)
   /// Answers `regroup`: what the worker can give the new generation.
   case standing(Standing)
-  /// The copy of state `step` that this worker was to make is complete in another worker's memory.
+  /// The copy of another worker's part of state `step` is complete in this worker's memory.
   case copied(step: Step)
 
   // coordinator -> worker

@@ -13,6 +13,7 @@ final class CopyKeeper: Sendable {
     /// What it took of a processor to make.
     var snapshotSeconds: Double
     var me: WorkerID
+    var generation: Generation
     var plan: Plan
     var needs: [StateHolding]
     var parameters: [ParameterSpecification]
@@ -22,19 +23,18 @@ final class CopyKeeper: Sendable {
   private let queue = BlockingQueue<Job>()
   private let finished = DispatchSemaphore(value: 0)
 
-  /// - Parameters:
-  ///   - buffers: where the ward's copies go.
-  ///   - report: called on the keeper's thread: the ward's copy of this state is complete.
-  init(buffers: SnapshotBuffers, report: @escaping @Sendable (CopyLine) -> Void) {
+  /// - Parameter report: called on the keeper's thread: the ward's copy of this state is complete.
+  init(report: @escaping @Sendable (CopyLine, Generation) -> Void) {
     let (queue, copies, finished) = (queue, copies, finished)
     let thread = Thread {
+      let buffers = SnapshotBuffers()
       while let job = queue.pop() {
         let before = CopyLine.threadSeconds
         // A generation that ends in between ends the copying, too: the copies before stay.
         if let ward = try? Self.exchange(job, buffers) {
           copies.keepWard(ward)
           let seconds = job.snapshotSeconds + CopyLine.threadSeconds - before
-          report(CopyLine(step: ward.step, processorSeconds: seconds))
+          report(CopyLine(step: ward.step, processorSeconds: seconds), job.generation)
         }
       }
       finished.signal()
@@ -46,13 +46,14 @@ final class CopyKeeper: Sendable {
   /// Keeps a copy of what this worker owns, and exchanges it for its ward's.
   /// - Parameter snapshotSeconds: what it took of a processor to make.
   func begin(
-    _ snapshot: StateSnapshot, snapshotSeconds: Double, me: WorkerID, plan: Plan, model: ModelConfiguration,
+    _ snapshot: StateSnapshot, snapshotSeconds: Double, me: WorkerID, generation: Generation, plan: Plan,
+    model: ModelConfiguration,
     link: any Link
   ) {
     copies.keepOwn(snapshot)
     queue.push(
       Job(
-        snapshot: snapshot, snapshotSeconds: snapshotSeconds, me: me, plan: plan,
+        snapshot: snapshot, snapshotSeconds: snapshotSeconds, me: me, generation: generation, plan: plan,
         needs: StateNeeds.needs(of: plan, model, withBackups: false),
         parameters: model.parameters,
         link: link))

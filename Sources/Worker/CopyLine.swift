@@ -16,7 +16,8 @@ public struct CopyLine: CustomStringConvertible, Sendable {
 
   /// Reads a line of a worker's log; nil for any other line.
   public init?(logLine: some StringProtocol) {
-    guard let start = logLine.range(of: Self.opening), let end = logLine.range(of: Self.end),
+    guard let start = logLine.range(of: Self.opening),
+      let end = logLine.range(of: Self.end, range: start.upperBound..<logLine.endIndex),
       let middle = logLine.range(of: Self.middle, range: start.upperBound..<end.lowerBound),
       let step = Step(logLine[start.upperBound..<middle.lowerBound]),
       let seconds = Double(logLine[middle.upperBound..<end.lowerBound])

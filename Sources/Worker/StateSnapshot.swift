@@ -54,7 +54,7 @@ struct StateSnapshot: Sendable {
 /// Copies of states that this worker keeps in memory: of what it owns, and of what its ward owns. A state is the same
 /// whoever made it and in whatever generation, so none of them is ever wrong; old ones only cost memory.
 final class StateCopies: Sendable {
-  /// Two, because the newer one may be of use only when all workers have it.
+  /// Two, because the newer one may be of use only when all workers have it. `CopyProgress` counts on it.
   private static let kept = 2
   private let lock = NSLock()
   // Safe because every access is under `lock`.

@@ -52,6 +52,7 @@ final class WorkerEngine: @unchecked Sendable {
   private var reportedPageFaults: UInt64 = 0
   private let writer: CheckpointWriter
   private let keeper: CopyKeeper
+  /// For what this worker owns: copies and checkpoints.
   private let snapshots = SnapshotBuffers()
   private var thread: Thread?
   private let finished = DispatchSemaphore(value: 0)
@@ -72,9 +73,9 @@ final class WorkerEngine: @unchecked Sendable {
       outbox.push(.noted(message, generation: generation))
       waker.wake()
     }
-    keeper = CopyKeeper(buffers: snapshots) { copy in
+    keeper = CopyKeeper { copy, generation in
       note(copy)
-      outbox.push(.noted(.copied(step: copy.step), generation: progress.generation))
+      outbox.push(.noted(.copied(step: copy.step), generation: generation))
       waker.wake()
     }
   }
@@ -172,7 +173,8 @@ final class WorkerEngine: @unchecked Sendable {
         if update.checkpoint { writer.write(snapshot) }
         if update.copy, let setup {
           keeper.begin(
-            snapshot, snapshotSeconds: seconds, me: command.me, plan: executor.plan, model: setup.configuration.model,
+            snapshot, snapshotSeconds: seconds, me: command.me, generation: command.generation, plan: executor.plan,
+            model: setup.configuration.model,
             link: dataPlane)
         }
       }
