@@ -47,16 +47,13 @@ final class CopyKeeper: Sendable {
   /// - Parameter snapshotSeconds: what it took of a processor to make.
   func begin(
     _ snapshot: StateSnapshot, snapshotSeconds: Double, me: WorkerID, generation: Generation, plan: Plan,
-    model: ModelConfiguration,
-    link: any Link
+    model: ModelConfiguration, link: any Link
   ) {
     copies.keepOwn(snapshot)
     queue.push(
       Job(
         snapshot: snapshot, snapshotSeconds: snapshotSeconds, me: me, generation: generation, plan: plan,
-        needs: StateNeeds.needs(of: plan, model, withBackups: false),
-        parameters: model.parameters,
-        link: link))
+        needs: StateNeeds.needs(of: plan, model, withBackups: false), parameters: model.parameters, link: link))
   }
 
   func stop() {

@@ -174,8 +174,7 @@ final class WorkerEngine: @unchecked Sendable {
         if update.copy, let setup {
           keeper.begin(
             snapshot, snapshotSeconds: seconds, me: command.me, generation: command.generation, plan: executor.plan,
-            model: setup.configuration.model,
-            link: dataPlane)
+            model: setup.configuration.model, link: dataPlane)
         }
       }
       updated.phases = executor.phases
