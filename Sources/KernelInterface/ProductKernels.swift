@@ -148,7 +148,7 @@ public struct ProductBlock {
 }
 
 extension PackedProduct {
-  @inlinable var cBytes: Int { cIsBFloat16 ? 2 : 4 }
+  @inlinable public var cBytes: Int { cIsBFloat16 ? 2 : 4 }
 
   /// Calls `body` for every block, in the order that `outer` asks for.
   @inlinable @inline(__always)

@@ -72,12 +72,20 @@ private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
     (line, step, second) = (64, stepBytes, 1_024)
     left = p.left + block.leftStrip * steps * stepBytes
   }
+  let whole = block.rows == extent && block.columns == extent
+  // Of a block to which something is added, the lines that its neighbour begins with.
+  let inPlace = block.initial.map { Bytes($0) == Bytes(block.c) } ?? false
+  let (cLine, ahead) = (p.cStride * p.cBytes, p.outer == .left ? extent : extent * p.cStride)
+  let written = tiles_lines(
+    first: whole ? Bytes(block.c) + (inPlace ? ahead * 4 : 0) : nil, line: cLine, bytes: Int32(extent * p.cBytes))
+  let read = tiles_lines(
+    first: inPlace ? nil : block.initial.map { Bytes($0) + (p.outer == .left ? extent : extent * p.initialStride) * 4 },
+    line: p.initialStride * 4, bytes: 128)
   /// Into lines of `stride` elements.
   @inline(__always)
   func multiply(_ initial: Floats?, _ initialStride: Int, _ c: MutableFloats, _ stride: Int) {
-    tiles_multiply(left, line, step, second, right, steps, initial, initialStride * 4, c, stride * 4)
+    tiles_multiply(left, line, step, second, right, steps, initial, initialStride * 4, c, stride * 4, written, read)
   }
-  let whole = block.rows == extent && block.columns == extent
   if whole, !p.cIsBFloat16 {
     multiply(block.initial, p.initialStride, block.c.assumingMemoryBound(to: Float.self), p.cStride)
   } else if whole {

@@ -26,12 +26,40 @@ TILES_INLINE void tiles_configure(void) {
 }
 TILES_INLINE void tiles_release(void) { _tile_release(); }
 
+// Asks the first-level cache for a tile: 16 lines of 64 bytes, `line` bytes apart.
+TILES_INLINE void tiles_prefetch(const char *tile, long line) {
+  for (int i = 0; i < 16; i++) _mm_prefetch(tile + i * line, _MM_HINT_T0);
+}
+
+// Lines of a 32 x 32 block somewhere in memory that will soon be read or written: `first` (null for none), `line` bytes
+// apart, `bytes` long (64 or 128).
+struct tiles_lines {
+  const void *first;
+  long line;
+  int bytes;
+};
+
+// Two of the block's lines, from line 2 * step on; nothing where there are no more.
+TILES_INLINE void tiles_prefetch_lines(struct tiles_lines block, long step, int for_write) {
+  if (!block.first || step >= 16) return;
+  const char *line = (const char *)block.first + 2 * step * block.line;
+  for (int i = 0; i < 2; i++, line += block.line) {
+    if (for_write) __builtin_prefetch(line, 1); else __builtin_prefetch(line, 0);
+    if (block.bytes == 64) continue;
+    if (for_write) __builtin_prefetch(line + 64, 1); else __builtin_prefetch(line + 64, 0);
+  }
+}
+
 // c[32, 32] = initial[32, 32] (zero where null) + left strip x right strip, float32, summed step by step.
 // All strides are bytes: between the lines of a tile, between steps, and from the left strip's first tile to its
 // second. The right strip is packed.
+// Both strips are longer than the first-level cache, and neither the processor's own prefetching nor the few loads that
+// it has in flight bring 64 lines a step from the second: each step asks for those of the step after the next, and for
+// some of the lines that will be written, and read, elsewhere.
 TILES_INLINE void tiles_multiply(
     const void *left, long left_line, long left_step, long left_second, const void *right, long steps,
-    const float *initial, long initial_line, float *c, long c_line) {
+    const float *initial, long initial_line, float *c, long c_line, struct tiles_lines written,
+    struct tiles_lines read) {
   const char *upper = (const char *)left, *lower = upper + left_second, *b = (const char *)right;
   if (initial) {
     const char *from = (const char *)initial;
@@ -48,11 +76,17 @@ TILES_INLINE void tiles_multiply(
   for (long step = 0; step < steps; step++) {
     _tile_loadd(6, b, 64);
     _tile_loadd(4, upper, left_line);
+    tiles_prefetch(upper + 2 * left_step, left_line);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b + 1024, 64);
+    tiles_prefetch(b + 4096, 64);
     _tile_dpbf16ps(1, 4, 7);
+    tiles_prefetch_lines(written, step, 1);
+    tiles_prefetch_lines(read, step, 0);
     _tile_loadd(5, lower, left_line);
+    tiles_prefetch(lower + 2 * left_step, left_line);
     _tile_dpbf16ps(2, 5, 6);
+    tiles_prefetch(b + 4096 + 1024, 64);
     _tile_dpbf16ps(3, 5, 7);
     upper += left_step;
     lower += left_step;
