@@ -1,7 +1,7 @@
 import ClusterModel
 import Wire
 
-/// A step whose numbers are bad, and what was reported of it: computed once more by other workers, it shows whether the
+/// A step whose numbers are bad, and what was reported of it: computed again by other workers, it shows whether the
 /// samples or a machine are at fault.
 struct Suspicion: Hashable, Sendable {
   /// One attempt: who computed what, with which result.
@@ -10,104 +10,183 @@ struct Suspicion: Hashable, Sendable {
     var reports: [WorkerID: Reduced]
   }
   var step: Step
+  /// Of the first attempt; empty where the step is to be judged anew.
   var reason: String
   var first: Attempt
+  /// Attempts that came out badly.
+  var badAttempts = 1
+  /// Who can have spoilt all of them; nil while they gave the same numbers.
+  var suspects: Set<WorkerID>?
   /// Ranges that were skipped at this step, one after the other.
   var skippedRanges = 0
 
-  /// Whether two attempts gave the same numbers, and who alone can have made the difference.
+  /// What two attempts say of each other.
   enum Comparison: Hashable {
-    case same
-    /// All of them took part in what differs.
+    /// The same numbers. `byOthers`: what is bad in them was computed by others each time, as far as there are others.
+    case same(byOthers: Bool)
+    /// All of them took part in what was wrong.
     case differs(suspects: Set<WorkerID>)
   }
 
-  /// What differs between the first attempt and another one; the suspects are those who computed it first.
-  static func compare(_ first: Attempt, _ second: Attempt, shape: StepShape) -> Comparison {
-    let (losses, others) = (Self.losses(first), Self.losses(second))
+  /// Compares the first attempt at a step with a later one.
+  /// - Parameter isGood: the later one came out well, so that whatever differs was wrong in the first. Otherwise the
+  ///   number that is not finite is the wrong one; of two finite ones either can be.
+  static func compare(_ first: Attempt, _ later: Attempt, isGood: Bool, shape: StepShape) -> Comparison {
+    /// The worker at fault took part in each number that is wrong.
     var suspects: Set<WorkerID>?
-    for (microbatch, loss) in losses where !isSame(loss, others[microbatch]) {
-      let leaf = Int(microbatch) / (shape.microbatches / shape.leaves)
-      guard let replica = first.plan.replicaLeaves.firstIndex(where: { $0.contains(leaf) }) else { continue }
+    func blame(_ one: (workers: Set<WorkerID>, isFinite: Bool), _ other: (workers: Set<WorkerID>, isFinite: Bool)) {
+      let wrong =
+        if isGood || !one.isFinite && other.isFinite {
+          one.workers
+        } else if one.isFinite && !other.isFinite {
+          other.workers
+        } else {
+          one.workers.union(other.workers)
+        }
+      suspects = suspects.map { $0.intersection(wrong) } ?? wrong
+    }
+    var byOthers = true
+    let losses = later.losses
+    for (microbatch, loss) in first.losses {
+      guard let other = losses[microbatch] else { continue }
       // Any stage of the replica can have spoilt it.
-      let row = Set(first.plan.places[replica])
-      suspects = suspects.map { $0.intersection(row) } ?? row
+      let (row, otherRow) = (first.row(microbatch, shape), later.row(microbatch, shape))
+      if !isSame(loss, other) {
+        blame((row, isFinite(loss)), (otherRow, isFinite(other)))
+      } else if !isFinite(loss), !row.isDisjoint(with: otherRow) {
+        byOthers = false
+      }
     }
     if let suspects { return .differs(suspects: suspects) }
-    let (norms, otherNorms) = (Self.norms(first), Self.norms(second))
-    for (tensor, norm) in norms where !isSame(norm.value, otherNorms[tensor]?.value) {
+    let norms = later.norms
+    for (tensor, norm) in first.norms {
+      guard let other = norms[tensor], !isSame(norm.value, other.value) else { continue }
       // Its sum went through all replicas of the stage.
-      guard let place = first.plan.place(of: norm.owner) else { continue }
-      let column = Set(first.plan.places.map { $0[place.stage] })
-      suspects = suspects.map { $0.intersection(column) } ?? column
+      blame(
+        (first.column(of: norm.owner), norm.value.isFinite), (later.column(of: other.owner), other.value.isFinite))
     }
-    return suspects.map { .differs(suspects: $0) } ?? .same
+    return suspects.map { .differs(suspects: $0) } ?? .same(byOthers: byOthers || later.plan.replicaCount == 1)
   }
 
-  private static func losses(_ attempt: Attempt) -> [UInt32: MicrobatchLoss] {
+  private static func isSame(_ a: MicrobatchLoss, _ b: MicrobatchLoss) -> Bool {
+    isSame(a.languageModelSum, b.languageModelSum) && isSame(a.diffusionSum, b.diffusionSum)
+  }
+  /// Bit for bit; a NaN is a NaN.
+  private static func isSame(_ a: Double, _ b: Double) -> Bool {
+    a.bitPattern == b.bitPattern || a.isNaN && b.isNaN
+  }
+  fileprivate static func isFinite(_ loss: MicrobatchLoss) -> Bool {
+    loss.languageModelSum.isFinite && loss.diffusionSum.isFinite
+  }
+}
+
+extension Suspicion.Attempt {
+  fileprivate var losses: [UInt32: MicrobatchLoss] {
     var result: [UInt32: MicrobatchLoss] = [:]
-    for report in attempt.reports.values { for loss in report.losses { result[loss.microbatch] = loss } }
+    for report in reports.values { for loss in report.losses { result[loss.microbatch] = loss } }
     return result
   }
-  private static func norms(_ attempt: Attempt) -> [UInt32: (value: Double, owner: WorkerID)] {
+  fileprivate var norms: [UInt32: (value: Double, owner: WorkerID)] {
     var result: [UInt32: (value: Double, owner: WorkerID)] = [:]
-    for (worker, report) in attempt.reports {
+    for (worker, report) in reports {
       for norm in report.norms { result[norm.tensor] = (norm.sumOfSquares, worker) }
     }
     return result
   }
-
-  private static func isSame(_ a: MicrobatchLoss, _ b: MicrobatchLoss?) -> Bool {
-    isSame(a.languageModelSum, b?.languageModelSum) && isSame(a.diffusionSum, b?.diffusionSum)
+  /// The workers of the replica that computed a microbatch.
+  fileprivate func row(_ microbatch: UInt32, _ shape: StepShape) -> Set<WorkerID> {
+    let leaf = Int(microbatch) / (shape.microbatches / shape.leaves)
+    return Set(plan.replicaLeaves.firstIndex { $0.contains(leaf) }.map { plan.places[$0] } ?? [])
   }
-  /// Bit for bit; a NaN is a NaN.
-  private static func isSame(_ a: Double, _ b: Double?) -> Bool {
-    guard let b else { return false }
-    return a.bitPattern == b.bitPattern || a.isNaN && b.isNaN
+  /// Who took part in every loss that is not finite; nil where all are.
+  fileprivate func blamed(_ shape: StepShape) -> Set<WorkerID>? {
+    var workers: Set<WorkerID>?
+    for (microbatch, loss) in losses where !Suspicion.isFinite(loss) {
+      let row = row(microbatch, shape)
+      workers = workers?.intersection(row) ?? row
+    }
+    return workers
+  }
+  /// The workers of a worker's stage.
+  fileprivate func column(of worker: WorkerID) -> Set<WorkerID> {
+    guard let place = plan.place(of: worker) else { return [] }
+    return Set(plan.places.map { $0[place.stage] })
   }
 }
 
 extension CoordinatorMachine {
-  /// A step that is not committed has bad numbers. Nothing of it was applied: state `step` is intact.
+  /// A step has bad numbers. Nothing of it was applied: state `step` is intact.
   ///
-  /// It is computed once more with everybody at another place. The same numbers again are the samples' fault: they
-  /// are skipped for good. Going back to a checkpoint first would lead to the same state `step`, bit for bit.
+  /// It is computed again with everybody at another place. The same numbers again are the samples' fault: they are
+  /// skipped for good. (Going back to a checkpoint first would lead to the same state `step`, bit for bit.) Other
+  /// numbers are a machine's fault; where it took part in whatever was wrong, and nobody else did, it is expelled.
   mutating func suspect(_ barrier: StepBarrier, _ reason: String) -> [CoordinatorDirective] {
     guard let plan = state.plan else { return [] }
     let attempt = Suspicion.Attempt(plan: plan, reports: barrier.reports)
-    guard barrier.step == state.committed else {
-      return stop(.notReproducible, "step \(barrier.step) was good when it was committed, and is not now: \(reason)")
-    }
     guard var suspicion = state.suspicion, suspicion.step == barrier.step, suspicion.reason != "" else {
       let skipped = state.suspicion.flatMap { $0.step == barrier.step ? $0.skippedRanges : nil } ?? 0
       state.suspicion = Suspicion(step: barrier.step, reason: reason, first: attempt, skippedRanges: skipped)
-      state.rotation += 1
-      return regroup("step \(barrier.step) is computed again by other workers: \(reason)")
+      // To the workers of other replicas, if there are any: the same numbers again are then not theirs.
+      return again(barrier.step, reason, movedBy: plan.replicaCount > 1 ? plan.stageCount : 1)
     }
-    guard case .same = Suspicion.compare(suspicion.first, attempt, shape: settings.shape) else {
+    suspicion.badAttempts += 1
+    // Until everybody was at every place.
+    let mayTryAgain = suspicion.badAttempts < (placed.count > 1 ? placed.count + 1 : 2)
+    let comparison = Suspicion.compare(suspicion.first, attempt, isGood: false, shape: settings.shape)
+    switch settings.planted.contains(.blameSamples) ? .same(byOthers: true) : comparison {
+    case .differs(let blamed):
+      suspicion.suspects = suspicion.suspects?.intersection(blamed) ?? blamed
+    case .same:
+      // Once it is known that a machine is at fault, it is among those who computed what is bad.
+      if let blamed = attempt.blamed(settings.shape) { suspicion.suspects?.formIntersection(blamed) }
+    }
+    state.suspicion = suspicion
+    if let suspects = suspicion.suspects {
+      if let worker = suspects.first, suspects.count == 1, state.membership.count > 1 {
+        state.suspicion?.reason = ""
+        state.expelled.insert(worker)
+        let text = "\(name(worker)) computes wrongly: step \(barrier.step) is bad wherever it takes part: \(reason)"
+        return [.log(.error, text)] + regroup(text)
+      }
+      if mayTryAgain, !suspects.isEmpty { return again(barrier.step, reason, movedBy: 1) }
       return stop(
         .numbers,
         "step \(barrier.step) is bad and comes out differently each time (\(suspicion.reason); then \(reason)): a machine "
           + "computes wrongly, and it cannot be told which; test the hosts")
     }
+    if comparison == .same(byOthers: false), mayTryAgain { return again(barrier.step, reason, movedBy: 1) }
+    guard barrier.step == state.committed else {
+      return stop(.notReproducible, "step \(barrier.step) was good when it was committed, and is not now: \(reason)")
+    }
+    return skip(barrier.step, suspicion, reason)
+  }
+
+  /// Has a step computed by others: everybody moves by so many places.
+  private mutating func again(_ step: Step, _ reason: String, movedBy places: Int) -> [CoordinatorDirective] {
+    state.rotation += places
+    return regroup("step \(step) is computed again by other workers: \(reason)")
+  }
+
+  /// Leaves a step's samples out for good.
+  private mutating func skip(_ step: Step, _ suspicion: Suspicion, _ reason: String) -> [CoordinatorDirective] {
     guard suspicion.skippedRanges < settings.limits.skippedRanges else {
       return stop(
         .numbers,
-        "step \(barrier.step): \(reason), also after \(suspicion.skippedRanges) ranges of samples were skipped; no "
+        "step \(step): \(reason), also after \(suspicion.skippedRanges) ranges of samples were skipped; no "
           + "parameter was changed by it. Resume with a lower learning rate or clip, or look at the samples")
     }
-    let samples = state.skips.samples(step: barrier.step, perStep: settings.samplesPerStep)
+    let samples = state.skips.samples(step: step, perStep: settings.samplesPerStep)
     do throws(SkippedSamplesError) {
       try state.skips.insert(samples, perStep: settings.samplesPerStep)
     } catch {
       return stop(.software, "\(error)")
     }
-    suspicion.skippedRanges += 1
-    suspicion.reason = ""
     state.suspicion = suspicion
+    state.suspicion?.skippedRanges += 1
+    state.suspicion?.reason = ""
     state.newestSkip = state.generation
     let text =
-      "samples \(samples.lowerBound) to \(samples.upperBound - 1) are skipped for good: step \(barrier.step), twice the same: \(reason)"
+      "samples \(samples.lowerBound) to \(samples.upperBound - 1) are skipped for good: step \(step), twice the same: \(reason)"
     return [.recordSkip(SkipRecord(samples: samples, generation: state.generation, reason: reason))]
       + regroup(text)
   }
@@ -118,15 +197,17 @@ extension CoordinatorMachine {
     state.suspicion = nil
     guard suspicion.reason != "", let plan = state.plan else { return [] }
     let attempt = Suspicion.Attempt(plan: plan, reports: barrier.reports)
-    guard case .differs(let suspects) = Suspicion.compare(suspicion.first, attempt, shape: settings.shape) else {
-      return []
-    }
+    guard
+      case .differs(let blamed) = Suspicion.compare(suspicion.first, attempt, isGood: true, shape: settings.shape)
+    else { return [] }
+    let suspects = suspicion.suspects?.intersection(blamed) ?? blamed
     let names = suspects.sorted().map { name($0) }.joined(separator: ", ")
     guard suspects.count == 1, let worker = suspects.first, state.membership.count > 1 else {
+      let culprit = suspects.isEmpty ? "more than one machine" : "one of \(names)"
       return [
         .log(
           .error,
-          "step \(barrier.step) was bad (\(suspicion.reason)) and is good when others compute it: one of \(names) computes "
+          "step \(barrier.step) was bad (\(suspicion.reason)) and is good when others compute it: \(culprit) computes "
             + "wrongly; test the hosts")
       ]
     }

@@ -6,6 +6,8 @@ public struct Fault: Hashable, Sendable, CustomStringConvertible {
     /// The host is gone: nobody hears of it.
     case powerOffWorker(slot: Int, backAfter: UInt64?)
     case pauseWorker(slot: Int, duration: UInt64)
+    /// What a host computes is no number: losses of replicas that it takes part in.
+    case computeWrongly(slot: Int, duration: UInt64)
     /// The compute thread stands still while the worker beats.
     case hangWorker(slot: Int, duration: UInt64)
     /// SIGTERM: the worker drains, and another one comes in its place after a while.
@@ -48,8 +50,9 @@ public struct Fault: Hashable, Sendable, CustomStringConvertible {
   /// When its effects are over, retries left aside.
   var end: UInt64 {
     switch kind {
-    case .pauseWorker(_, let duration), .hangWorker(_, let duration), .pauseCoordinator(let duration),
-      .usurpCoordinator(let duration, _), .diskFull(let duration), .lyingDisk(let duration):
+    case .pauseWorker(_, let duration), .hangWorker(_, let duration), .computeWrongly(_, let duration),
+      .pauseCoordinator(let duration), .usurpCoordinator(let duration, _), .diskFull(let duration),
+      .lyingDisk(let duration):
       time + duration
     case .workerClock(_, _, let duration), .coordinatorClock(_, let duration), .partition(_, _, let duration),
       .badNetwork(_, _, _, let duration), .slowLink(_, _, let duration), .slowDisk(_, let duration):
@@ -156,6 +159,14 @@ extension Fault {
       default: kind = .bitRot
       }
       faults.append(Fault(time: time, kind: kind))
+    }
+    if random.chance(0.12) {
+      // For one step, or for long: what one machine of several does wrong.
+      let slot = random.below(scenario.workers)
+      for _ in 0..<1 + random.below(2) {
+        faults.append(
+          Fault(time: random.number(50 * ms, horizon), kind: .computeWrongly(slot: slot, duration: any(&random))))
+      }
     }
     return faults.sorted { $0.time < $1.time }
   }

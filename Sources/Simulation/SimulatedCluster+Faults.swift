@@ -25,6 +25,7 @@ extension SimulatedCluster {
       guard let worker = live(slot), !worker.isPaused else { return }
       worker.isPaused = true
       queue.push(.resumeWorker(worker.index), at: end)
+    case .computeWrongly(let slot, _): wrongUntil[slot] = max(wrongUntil[slot, default: 0], end)
     case .hangWorker(let slot, _): live(slot)?.hangUntil = end
     case .drainWorker(let slot, let back):
       guard let worker = live(slot), !worker.isPaused else { return }
@@ -93,6 +94,16 @@ extension SimulatedCluster {
     }
   }
 
+  /// Whether any host of a replica computes wrongly now. A replica that is alone never does: its machines cannot be told
+  /// from bad samples.
+  func isWrong(_ place: Assignment, _ worker: WorkerProcess) -> Bool {
+    guard !wrongUntil.isEmpty, place.plan.replicaCount > 1 else { return false }
+    return place.plan.places[place.place.replica].contains { member in
+      let slot = member == worker.me ? worker.slot : worker.peers[member].map { workers[$0].slot }
+      return slot.map { wrongUntil[$0, default: 0] > now } ?? false
+    }
+  }
+
   /// Journal, checkpoints and the coordinator beside them are off for a while.
   private func losePower(backAfter back: UInt64, _ index: Int) {
     for coordinator in coordinators where coordinator.isAlive {
@@ -153,6 +164,7 @@ extension SimulatedCluster {
     network.troubles = []
     network.slow = []
     disk = SimulatedDisk()
+    wrongUntil = [:]
     for worker in workers where worker.isAlive {
       worker.clockPercent = 100
       worker.hangUntil = 0

@@ -40,6 +40,8 @@ final class SimulatedCluster {
   var journal = SimulatedJournal()
   var store = SimulatedStore()
   var disk = SimulatedDisk()
+  /// Hosts that compute wrongly, and for how long.
+  var wrongUntil: [Int: UInt64] = [:]
   var workers: [WorkerProcess] = []
   /// The live process of each host.
   var workerAt: [Int?]

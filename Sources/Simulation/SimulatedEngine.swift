@@ -279,10 +279,13 @@ extension SimulatedCluster {
     default:
       for member in place.group where worker.inbox[Frame.key(.partialSum, step, from: member)] == nil { return .wait }
       let norms = complete(step, place, worker)
-      let losses =
+      let isWrong = isWrong(place, worker)
+      let losses: [MicrobatchLoss] =
         place.after == nil
         ? place.microbatches.enumerated().map { index, m in
-          model.loss(position: base + UInt64(m), output: task.outputs[index], microbatch: m)
+          var loss = model.loss(position: base + UInt64(m), output: task.outputs[index], microbatch: m)
+          if isWrong { loss.languageModelSum = .nan }
+          return loss
         } : []
       return .done(.reduced(Reduced(step: step, losses: losses, norms: norms)))
     }

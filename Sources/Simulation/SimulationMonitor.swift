@@ -44,7 +44,7 @@ extension SimulatedCluster {
       guard fault.time <= now, now < fault.end + Self.aftermath else { return false }
       switch fault.kind {
       case .killWorker, .powerOffWorker, .drainWorker, .joinWorker, .killCoordinator, .secondCoordinator,
-        .drainCoordinator, .resetConnection, .bitRot:
+        .drainCoordinator, .resetConnection, .bitRot, .computeWrongly:
         return false
       case .badNetwork(let loss, _, let delay, _): return loss > 20 || delay > VirtualTime.second
       default: return true
