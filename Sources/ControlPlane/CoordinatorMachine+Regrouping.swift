@@ -156,7 +156,8 @@ extension CoordinatorMachine {
     }
     let recovery = StateRecovery(
       standings: standings, tensorCount: settings.tensorCount, newest: state.rewindTo ?? state.committed,
-      norm: state.norm, newestSkip: state.newestSkip, checksCoverage: !settings.planted.contains(.skipCoverage))
+      norm: state.norm, checksCoverage: !settings.planted.contains(.skipCoverage),
+      checksAttempt: !settings.planted.contains(.anySums))
     let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
     // What was measured of other replicas says nothing about these.
     if state.sharedLeaves != decision.plan.replicaLeaves { state.sharedLeaves = nil }

@@ -60,7 +60,7 @@ extension CoordinatorMachine {
     guard let record = state.journaling, record.step == step else { return [] }
     state.journaling = nil
     state.committed = max(state.committed, step + 1)
-    state.norm = CommittedNorm(step: step + 1, sumOfSquares: record.gradientSumOfSquares)
+    state.norm = CommittedNorm(record)
     state.fruitlessGenerations = 0
     remember(record)
     switch state.phase {

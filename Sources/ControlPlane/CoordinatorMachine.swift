@@ -82,8 +82,6 @@ public struct CoordinatorMachine: Sendable {
     var plannedSeconds = 0.0
     /// Positions of the sample stream that no step uses.
     public internal(set) var skips: SkippedSamples
-    /// In which samples were skipped last.
-    var newestSkip: Generation?
     /// The newest committed steps, as many as a spike is told by.
     var recent: [StepRecord]
     /// A step with bad numbers that is being computed again, or was skipped over.
@@ -118,7 +116,6 @@ public struct CoordinatorMachine: Sendable {
       checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated,
       skips: start.skips, recent: start.recent)
     state.norm = start.norm
-    state.newestSkip = start.newestSkip
     state.awaited = start.lastPlaced
     state.rewindTo = start.isRewind ? start.fromStep : nil
   }

@@ -133,8 +133,6 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var norm: CommittedNorm?
   /// Positions of the sample stream that no step uses.
   public var skips = SkippedSamples()
-  /// In which samples were skipped last; nil when none were.
-  public var newestSkip: Generation?
   /// The newest committed steps, as many as ``CoordinatorMachineSettings/lossSpike`` looks at.
   public var recent: [StepRecord] = []
   /// Who had a place in the newest plan: a restarted coordinator waits for them for a moment.

@@ -33,6 +33,8 @@ package struct PlantedBug: OptionSet, Hashable, Sendable {
   package static let trustFiles = PlantedBug(rawValue: 1 << 13)
   /// A step that is bad twice is the samples' fault, whoever computed what.
   package static let blameSamples = PlantedBug(rawValue: 1 << 14)
+  /// A state is made from sums of any attempt at its step.
+  package static let anySums = PlantedBug(rawValue: 1 << 15)
 
   package static let all: [(name: String, bug: PlantedBug)] = [
     ("skip the gate", .skipGate), ("commit before the flush", .commitBeforeFlush),
@@ -42,6 +44,6 @@ package struct PlantedBug: OptionSet, Hashable, Sendable {
     ("consume samples twice after a restart", .repeatSamples), ("skip the coverage check", .skipCoverage),
     ("skip the journal's fence", .skipFence), ("never ask for a lost answer", .loseAnswers),
     ("update before the commit", .updateEarly), ("load damaged files", .trustFiles),
-    ("blame the samples", .blameSamples),
+    ("blame the samples", .blameSamples), ("use the sums of another attempt", .anySums),
   ]
 }

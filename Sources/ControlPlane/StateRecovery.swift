@@ -12,10 +12,9 @@ struct StateRecovery {
   var newest: Step
   /// The squared gradient norm of the newest committed step, where known: what makes a state from sums.
   var norm: CommittedNorm?
-  /// Sums that were made in this generation or before may be of samples that were skipped then: they are not used.
-  var newestSkip: Generation?
   /// False only where a fault is planted.
   var checksCoverage = true
+  var checksAttempt = true
 
   struct Choice: Hashable {
     var step: Step
@@ -37,8 +36,8 @@ struct StateRecovery {
   }
 
   private func hasUsableSums(_ standing: Standing) -> Bool {
-    guard standing.hasSums else { return false }
-    return newestSkip.map { standing.generation > $0 } ?? true
+    // Another generation may have computed the step badly, or from samples that were skipped.
+    standing.hasSums && (standing.generation == norm?.generation || !checksAttempt)
   }
 
   /// Newest first.
@@ -91,8 +90,15 @@ public struct CommittedNorm: Hashable, Sendable {
   /// The state that the update makes.
   public var step: Step
   public var sumOfSquares: Double
-  public init(step: Step, sumOfSquares: Double) {
+  /// In which the step came out as it is committed: only the sums of that attempt make the state.
+  public var generation: Generation
+  public init(step: Step, sumOfSquares: Double, generation: Generation) {
     self.step = step
     self.sumOfSquares = sumOfSquares
+    self.generation = generation
+  }
+  /// What follows from a record.
+  public init(_ record: StepRecord) {
+    self.init(step: record.step + 1, sumOfSquares: record.gradientSumOfSquares, generation: record.generation)
   }
 }

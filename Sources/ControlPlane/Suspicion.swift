@@ -9,14 +9,19 @@ struct Suspicion: Hashable, Sendable {
     var plan: Plan
     var reports: [WorkerID: Reduced]
   }
+  /// Attempts by the same workers at other places.
+  struct Trial: Hashable, Sendable {
+    /// Of the first attempt.
+    var reason: String
+    var first: Attempt
+    /// Attempts that came out badly.
+    var badAttempts = 1
+    /// Who can have spoilt all of them; nil while they gave the same numbers.
+    var suspects: Set<WorkerID>?
+  }
   var step: Step
-  /// Of the first attempt; empty where the step is to be judged anew.
-  var reason: String
-  var first: Attempt
-  /// Attempts that came out badly.
-  var badAttempts = 1
-  /// Who can have spoilt all of them; nil while they gave the same numbers.
-  var suspects: Set<WorkerID>?
+  /// Nil where the next attempt is the first.
+  var trial: Trial?
   /// Ranges that were skipped at this step, one after the other.
   var skippedRanges = 0
 
@@ -46,6 +51,7 @@ struct Suspicion: Hashable, Sendable {
       suspects = suspects.map { $0.intersection(wrong) } ?? wrong
     }
     var byOthers = true
+    var hasBadLosses = false
     let losses = later.losses
     for (microbatch, loss) in first.losses {
       guard let other = losses[microbatch] else { continue }
@@ -53,17 +59,22 @@ struct Suspicion: Hashable, Sendable {
       let (row, otherRow) = (first.row(microbatch, shape), later.row(microbatch, shape))
       if !isSame(loss, other) {
         blame((row, isFinite(loss)), (otherRow, isFinite(other)))
-      } else if !isFinite(loss), !row.isDisjoint(with: otherRow) {
-        byOthers = false
+      } else if !isFinite(loss) {
+        hasBadLosses = true
+        if !row.isDisjoint(with: otherRow) { byOthers = false }
       }
     }
     if let suspects { return .differs(suspects: suspects) }
     let norms = later.norms
     for (tensor, norm) in first.norms {
-      guard let other = norms[tensor], !isSame(norm.value, other.value) else { continue }
+      guard let other = norms[tensor] else { continue }
       // Its sum went through all replicas of the stage.
-      blame(
-        (first.column(of: norm.owner), norm.value.isFinite), (later.column(of: other.owner), other.value.isFinite))
+      let (column, otherColumn) = (first.column(of: norm.owner), later.column(of: other.owner))
+      if !isSame(norm.value, other.value) {
+        blame((column, norm.value.isFinite), (otherColumn, other.value.isFinite))
+      } else if !norm.value.isFinite, !hasBadLosses, later.plan.stageCount > 1, !column.isDisjoint(with: otherColumn) {
+        byOthers = false
+      }
     }
     return suspects.map { .differs(suspects: $0) } ?? .same(byOthers: byOthers || later.plan.replicaCount == 1)
   }
@@ -81,6 +92,7 @@ struct Suspicion: Hashable, Sendable {
 }
 
 extension Suspicion.Attempt {
+  fileprivate var workers: Set<WorkerID> { Set(plan.places.joined()) }
   fileprivate var losses: [UInt32: MicrobatchLoss] {
     var result: [UInt32: MicrobatchLoss] = [:]
     for report in reports.values { for loss in report.losses { result[loss.microbatch] = loss } }
@@ -98,11 +110,16 @@ extension Suspicion.Attempt {
     let leaf = Int(microbatch) / (shape.microbatches / shape.leaves)
     return Set(plan.replicaLeaves.firstIndex { $0.contains(leaf) }.map { plan.places[$0] } ?? [])
   }
-  /// Who took part in every loss that is not finite; nil where all are.
-  fileprivate func blamed(_ shape: StepShape) -> Set<WorkerID>? {
+  /// Who took part in every loss that is not finite, those aside that others found to be so in the first attempt; nil
+  /// where there is none.
+  fileprivate func blamed(after first: Suspicion.Attempt, _ shape: StepShape) -> Set<WorkerID>? {
     var workers: Set<WorkerID>?
+    let before = first.losses
     for (microbatch, loss) in losses where !Suspicion.isFinite(loss) {
       let row = row(microbatch, shape)
+      if let loss = before[microbatch], !Suspicion.isFinite(loss), row.isDisjoint(with: first.row(microbatch, shape)) {
+        continue
+      }
       workers = workers?.intersection(row) ?? row
     }
     return workers
@@ -115,7 +132,8 @@ extension Suspicion.Attempt {
 }
 
 extension CoordinatorMachine {
-  /// A step has bad numbers. Nothing of it was applied: state `step` is intact.
+  /// A step has bad numbers. Nothing of it was applied, and nothing will be: a state is made from no other sums than those
+  /// of the attempt that is committed.
   ///
   /// It is computed again with everybody at another place. The same numbers again are the samples' fault: they are
   /// skipped for good. (Going back to a checkpoint first would lead to the same state `step`, bit for bit.) Other
@@ -123,27 +141,31 @@ extension CoordinatorMachine {
   mutating func suspect(_ barrier: StepBarrier, _ reason: String) -> [CoordinatorDirective] {
     guard let plan = state.plan else { return [] }
     let attempt = Suspicion.Attempt(plan: plan, reports: barrier.reports)
-    guard var suspicion = state.suspicion, suspicion.step == barrier.step, suspicion.reason != "" else {
-      let skipped = state.suspicion.flatMap { $0.step == barrier.step ? $0.skippedRanges : nil } ?? 0
-      state.suspicion = Suspicion(step: barrier.step, reason: reason, first: attempt, skippedRanges: skipped)
+    var suspicion = state.suspicion.flatMap { $0.step == barrier.step ? $0 : nil } ?? Suspicion(step: barrier.step)
+    guard var trial = suspicion.trial, trial.first.workers == attempt.workers else {
+      // The first attempt, or the first by these workers: what others did says nothing about them.
+      suspicion.trial = Suspicion.Trial(reason: reason, first: attempt)
+      state.suspicion = suspicion
       // To the workers of other replicas, if there are any: the same numbers again are then not theirs.
       return again(barrier.step, reason, movedBy: plan.replicaCount > 1 ? plan.stageCount : 1)
     }
-    suspicion.badAttempts += 1
-    // Until everybody was at every place.
-    let mayTryAgain = suspicion.badAttempts < (placed.count > 1 ? placed.count + 1 : 2)
-    let comparison = Suspicion.compare(suspicion.first, attempt, isGood: false, shape: settings.shape)
-    switch settings.planted.contains(.blameSamples) ? .same(byOthers: true) : comparison {
+    trial.badAttempts += 1
+    // As many as it takes to tell the stages of a replica apart.
+    let mayTryAgain = trial.badAttempts < plan.stageCount + 2
+    var comparison = Suspicion.compare(trial.first, attempt, isGood: false, shape: settings.shape)
+    if settings.planted.contains(.blameSamples) { comparison = .same(byOthers: true) }
+    switch comparison {
     case .differs(let blamed):
-      suspicion.suspects = suspicion.suspects?.intersection(blamed) ?? blamed
+      trial.suspects = trial.suspects?.intersection(blamed) ?? blamed
     case .same:
       // Once it is known that a machine is at fault, it is among those who computed what is bad.
-      if let blamed = attempt.blamed(settings.shape) { suspicion.suspects?.formIntersection(blamed) }
+      if let blamed = attempt.blamed(after: trial.first, settings.shape) { trial.suspects?.formIntersection(blamed) }
     }
+    suspicion.trial = trial
     state.suspicion = suspicion
-    if let suspects = suspicion.suspects {
-      if let worker = suspects.first, suspects.count == 1, state.membership.count > 1 {
-        state.suspicion?.reason = ""
+    if let suspects = trial.suspects {
+      if let worker = suspects.first, suspects.count == 1, canDoWithout(worker) {
+        state.suspicion?.trial = nil
         state.expelled.insert(worker)
         let text = "\(name(worker)) computes wrongly: step \(barrier.step) is bad wherever it takes part: \(reason)"
         return [.log(.error, text)] + regroup(text)
@@ -151,7 +173,7 @@ extension CoordinatorMachine {
       if mayTryAgain, !suspects.isEmpty { return again(barrier.step, reason, movedBy: 1) }
       return stop(
         .numbers,
-        "step \(barrier.step) is bad and comes out differently each time (\(suspicion.reason); then \(reason)): a machine "
+        "step \(barrier.step) is bad and comes out differently each time (\(trial.reason); then \(reason)): a machine "
           + "computes wrongly, and it cannot be told which; test the hosts")
     }
     if comparison == .same(byOthers: false), mayTryAgain { return again(barrier.step, reason, movedBy: 1) }
@@ -159,6 +181,11 @@ extension CoordinatorMachine {
       return stop(.notReproducible, "step \(barrier.step) was good when it was committed, and is not now: \(reason)")
     }
     return skip(barrier.step, suspicion, reason)
+  }
+
+  /// Whether there are others; one that is gone already is not let in again.
+  private func canDoWithout(_ worker: WorkerID) -> Bool {
+    state.membership[worker] == nil || state.membership.count > 1
   }
 
   /// Has a step computed by others: everybody moves by so many places.
@@ -181,12 +208,9 @@ extension CoordinatorMachine {
     } catch {
       return stop(.software, "\(error)")
     }
-    state.suspicion = suspicion
-    state.suspicion?.skippedRanges += 1
-    state.suspicion?.reason = ""
-    state.newestSkip = state.generation
+    state.suspicion = Suspicion(step: step, skippedRanges: suspicion.skippedRanges + 1)
     let text =
-      "samples \(samples.lowerBound) to \(samples.upperBound - 1) are skipped for good: step \(step), twice the same: \(reason)"
+      "samples \(samples.lowerBound) to \(samples.upperBound - 1) are skipped for good: step \(step), the same each time: \(reason)"
     return [.recordSkip(SkipRecord(samples: samples, generation: state.generation, reason: reason))]
       + regroup(text)
   }
@@ -195,19 +219,19 @@ extension CoordinatorMachine {
   mutating func cleared(_ barrier: StepBarrier) -> [CoordinatorDirective] {
     guard let suspicion = state.suspicion, suspicion.step == barrier.step else { return [] }
     state.suspicion = nil
-    guard suspicion.reason != "", let plan = state.plan else { return [] }
+    guard let trial = suspicion.trial, let plan = state.plan else { return [] }
     let attempt = Suspicion.Attempt(plan: plan, reports: barrier.reports)
     guard
-      case .differs(let blamed) = Suspicion.compare(suspicion.first, attempt, isGood: true, shape: settings.shape)
+      case .differs(let blamed) = Suspicion.compare(trial.first, attempt, isGood: true, shape: settings.shape)
     else { return [] }
-    let suspects = suspicion.suspects?.intersection(blamed) ?? blamed
+    let suspects = trial.suspects?.intersection(blamed) ?? blamed
     let names = suspects.sorted().map { name($0) }.joined(separator: ", ")
-    guard suspects.count == 1, let worker = suspects.first, state.membership.count > 1 else {
-      let culprit = suspects.isEmpty ? "more than one machine" : "one of \(names)"
+    guard suspects.count == 1, let worker = suspects.first, canDoWithout(worker) else {
+      let culprit = suspects.isEmpty ? "more than one machine" : suspects.count == 1 ? names : "one of \(names)"
       return [
         .log(
           .error,
-          "step \(barrier.step) was bad (\(suspicion.reason)) and is good when others compute it: \(culprit) computes "
+          "step \(barrier.step) was bad (\(trial.reason)) and is good when others compute it: \(culprit) computes "
             + "wrongly; test the hosts")
       ]
     }
@@ -215,7 +239,7 @@ extension CoordinatorMachine {
     return [
       .log(
         .error,
-        "\(names) computes wrongly: step \(barrier.step) was bad with it (\(suspicion.reason)) and is good without")
+        "\(names) computes wrongly: step \(barrier.step) was bad with it (\(trial.reason)) and is good without")
     ]
   }
 }

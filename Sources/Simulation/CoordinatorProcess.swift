@@ -85,11 +85,10 @@ extension SimulatedCluster {
     let contents = journal.contents
     var start = CoordinatorStart(
       generation: generation, fromStep: newest ?? 0, committed: committed,
-      norm: contents.steps.last.map { CommittedNorm(step: $0.step + 1, sumOfSquares: $0.gradientSumOfSquares) },
+      norm: contents.steps.last.map(CommittedNorm.init),
       lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
       evaluated: Set(contents.evaluations.map(\.step)), deviceFingerprint: contents.device)
     start.lastPlaced = contents.placed
-    start.newestSkip = contents.newestSkip
     do { start.skips = try SkippedSamples(contents.skips, perStep: UInt64(scenario.model.shape.microbatches)) } catch {
       return fail("\(coordinator.name) finds skipped samples that cannot be: \(error)")
     }

@@ -6,7 +6,7 @@ public struct Fault: Hashable, Sendable, CustomStringConvertible {
     /// The host is gone: nobody hears of it.
     case powerOffWorker(slot: Int, backAfter: UInt64?)
     case pauseWorker(slot: Int, duration: UInt64)
-    /// What a host computes is no number: losses of replicas that it takes part in.
+    /// Losses of replicas that a host takes part in are no numbers, and their sums are wrong.
     case computeWrongly(slot: Int, duration: UInt64)
     /// The compute thread stands still while the worker beats.
     case hangWorker(slot: Int, duration: UInt64)

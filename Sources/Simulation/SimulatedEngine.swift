@@ -20,6 +20,8 @@ struct EngineTask {
   var outputs: [UInt64] = []
   var inputs: [UInt64] = []
   var gradients: [UInt64] = []
+  /// Its losses and sums are wrong.
+  var isWrong = false
   /// What is being put together by `prepare`.
   var next: HeldTensors?
 }
@@ -263,7 +265,9 @@ extension SimulatedCluster {
       }
       if let before = place.before { send(.activationGradient, step, task.gradients, to: before, from: worker) }
       let first = place.plan.replicaLeaves[place.place.replica].lowerBound
-      let own = place.nodes[place.place.replica].map { Self.sum($0, leaves, first: first) }
+      var own = place.nodes[place.place.replica].map { Self.sum($0, leaves, first: first) }
+      task.isWrong = place.after == nil && isWrong(place, worker)
+      if task.isWrong { own = own.map { sums in sums.map { $0 ^ 0xBAD } } }
       for (replica, member) in place.group.enumerated() {
         let kept = Assignment.kept(by: replica, of: place.tensors, replicas: place.group.count)
         let values = own.flatMap { node in kept.map { node[$0 - place.tensors.lowerBound] } }
@@ -279,12 +283,11 @@ extension SimulatedCluster {
     default:
       for member in place.group where worker.inbox[Frame.key(.partialSum, step, from: member)] == nil { return .wait }
       let norms = complete(step, place, worker)
-      let isWrong = isWrong(place, worker)
       let losses: [MicrobatchLoss] =
         place.after == nil
         ? place.microbatches.enumerated().map { index, m in
           var loss = model.loss(position: base + UInt64(m), output: task.outputs[index], microbatch: m)
-          if isWrong { loss.languageModelSum = .nan }
+          if task.isWrong { loss.languageModelSum = .nan }
           return loss
         } : []
       return .done(.reduced(Reduced(step: step, losses: losses, norms: norms)))

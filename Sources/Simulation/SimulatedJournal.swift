@@ -13,8 +13,6 @@ struct SimulatedJournal {
     var evaluations: [EvaluationRecord] = []
     var checkpoints: Set<Step> = []
     var skips: [Range<UInt64>] = []
-    /// In which samples were skipped last.
-    var newestSkip: Generation?
     var device: String?
     /// Who has a place in the newest plan.
     var placed: Set<WorkerID> = []
@@ -78,7 +76,6 @@ struct SimulatedJournal {
     case .step(let record): return commit(record)
     case .skip(let record):
       contents.skips.append(record.samples)
-      contents.newestSkip = record.generation
     case .evaluation(let record):
       if !contents.evaluations.contains(where: { $0.step == record.step }) { contents.evaluations.append(record) }
     }

@@ -18,6 +18,8 @@ import Wire
 struct ScenarioWorld {
   static let tensors = 4
   private(set) var machine: CoordinatorMachine?
+  /// In which the newest step was committed: its sums are of then.
+  private var committedIn = Generation(0)
   private var workerAt: [String: WorkerID] = [:]
   private var unjournaled: Step?
   private var lastOrder: UInt64 = 0
@@ -132,7 +134,9 @@ struct ScenarioWorld {
       start: CoordinatorStart(
         generation: Generation(UInt64(int("generation", 1))), fromStep: from,
         committed: options["committed"].flatMap { Step($0) },
-        norm: options["committed"].flatMap { Step($0) }.map { CommittedNorm(step: $0, sumOfSquares: 1) },
+        norm: options["committed"].flatMap { Step($0) }.map {
+          CommittedNorm(step: $0, sumOfSquares: 1, generation: committedIn)
+        },
         lastPlaced: Set((options["placed"] ?? "").split(separator: ",").compactMap { UInt32($0) }.map { WorkerID($0) }),
         lastCheckpoint: from > 0 ? from : nil, nextWorker: options["placed"] == nil ? 1 : 10,
         evaluated: Set((options["evaluated"] ?? "").split(separator: ",").compactMap { Step($0) }),
@@ -146,7 +150,7 @@ struct ScenarioWorld {
   private mutating func feed(_ event: CoordinatorEvent) {
     guard let before = machine?.state else { return }
     let directives = machine?.handle(event) ?? []
-    for case .commitStep(let record) in directives { unjournaled = record.step }
+    for case .commitStep(let record) in directives { (unjournaled, committedIn) = (record.step, record.generation) }
     show(directives)
     let isSilent = directives.allSatisfy { if case .log(.debug, _) = $0 { true } else { false } }
     if isSilent, event != .tick, before == machine?.state { output.append("state unchanged") }
@@ -233,7 +237,7 @@ struct ScenarioWorld {
     }
     return Standing(
       live: held("live"), hasSums: options["sums"] != nil, copies: held("copy", "copied-").map { [$0] } ?? [],
-      generation: Generation(options["since"].flatMap { UInt64($0) } ?? 0))
+      generation: options["since"].flatMap { UInt64($0) }.map(Generation.init) ?? committedIn)
   }
 
   private func failureKind(_ name: String?) -> FailureKind {
