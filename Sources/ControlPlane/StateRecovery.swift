@@ -35,19 +35,19 @@ struct StateRecovery {
     return Choice(step: checkpoint, origin: .checkpoint)
   }
 
-  private func hasUsableSums(_ standing: Standing) -> Bool {
+  /// The state that a worker's sums make of its live one; nil where they make none that may be used.
+  private func madeBySums(_ standing: Standing) -> Step? {
+    guard standing.hasSums, let live = standing.live, let norm, live.step + 1 == norm.step else { return nil }
     // Another generation may have computed the step badly, or from samples that were skipped.
-    standing.hasSums && (standing.generation == norm?.generation || !checksAttempt)
+    return standing.generation == norm.generation || !checksAttempt ? norm.step : nil
   }
 
   /// Newest first.
   private var candidates: [Step] {
     var steps: Set<Step> = []
     for standing in standings.values {
-      if let live = standing.live {
-        steps.insert(live.step)
-        if hasUsableSums(standing) { steps.insert(live.step + 1) }
-      }
+      if let live = standing.live { steps.insert(live.step) }
+      if let made = madeBySums(standing) { steps.insert(made) }
       for copy in standing.copies { steps.insert(copy.step) }
     }
     return steps.filter { $0 <= newest }.sorted(by: >)
@@ -63,7 +63,7 @@ struct StateRecovery {
         if live.step == step {
           parameters += live.parameters
           moments += live.moments
-        } else if hasUsableSums(standing), live.step + 1 == step, norm?.step == step {
+        } else if madeBySums(standing) == step {
           // Its own tensors it can bring forward; those of others it has only as they were.
           parameters += live.moments
           moments += live.moments

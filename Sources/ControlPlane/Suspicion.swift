@@ -37,9 +37,10 @@ struct Suspicion: Hashable, Sendable {
   /// - Parameter isGood: the later one came out well, so that whatever differs was wrong in the first. Otherwise the
   ///   number that is not finite is the wrong one; of two finite ones either can be.
   static func compare(_ first: Attempt, _ later: Attempt, isGood: Bool, shape: StepShape) -> Comparison {
+    typealias Result = (workers: Set<WorkerID>, isFinite: Bool)
     /// The worker at fault took part in each number that is wrong.
     var suspects: Set<WorkerID>?
-    func blame(_ one: (workers: Set<WorkerID>, isFinite: Bool), _ other: (workers: Set<WorkerID>, isFinite: Bool)) {
+    func blame(_ one: Result, _ other: Result) {
       let wrong =
         if isGood || !one.isFinite && other.isFinite {
           one.workers

@@ -59,8 +59,7 @@ struct RunOpening {
     let newest = try journal.newestSteps(1).last?.record
     var start = CoordinatorStart(
       generation: generation, fromStep: from, committed: committed,
-      norm: newest.map(CommittedNorm.init),
-      isRewind: settings.resume.isRewind, lastCheckpoint: found.manifest?.step,
+      norm: newest.map(CommittedNorm.init), isRewind: settings.resume.isRewind, lastCheckpoint: found.manifest?.step,
       nextWorker: try journal.nextWorkerNumber(), evaluated: Set(try journal.validations().map(\.step)),
       saved: found.saved, deviceFingerprint: try Self.device(found.manifest, committed: committed, journal))
     if let plan = try journal.newestPlan() { start.lastPlaced = Set(plan.plan.places.joined()) }

@@ -73,14 +73,15 @@ private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
     left = p.left + block.leftStrip * steps * stepBytes
   }
   let whole = block.rows == extent && block.columns == extent
-  // Of a block to which something is added, the lines that its neighbour begins with.
+  // What is added to is read first: there it is the next block's lines that are asked for.
   let inPlace = block.initial.map { Bytes($0) == Bytes(block.c) } ?? false
-  let (cLine, ahead) = (p.cStride * p.cBytes, p.outer == .left ? extent : extent * p.cStride)
+  func nextBlock(_ stride: Int) -> Int { p.outer == .left ? extent : extent * stride }
   let written = tiles_lines(
-    first: whole ? Bytes(block.c) + (inPlace ? ahead * 4 : 0) : nil, line: cLine, bytes: Int32(extent * p.cBytes))
+    first: whole ? Bytes(block.c) + (inPlace ? nextBlock(p.cStride) * 4 : 0) : nil, line: p.cStride * p.cBytes,
+    bytes: Int32(extent * p.cBytes))
   let read = tiles_lines(
-    first: inPlace ? nil : block.initial.map { Bytes($0) + (p.outer == .left ? extent : extent * p.initialStride) * 4 },
-    line: p.initialStride * 4, bytes: 128)
+    first: inPlace ? nil : block.initial.map { Bytes($0 + nextBlock(p.initialStride)) }, line: p.initialStride * 4,
+    bytes: 128)
   /// Into lines of `stride` elements.
   @inline(__always)
   func multiply(_ initial: Floats?, _ initialStride: Int, _ c: MutableFloats, _ stride: Int) {

@@ -85,8 +85,7 @@ extension SimulatedCluster {
     let contents = journal.contents
     var start = CoordinatorStart(
       generation: generation, fromStep: newest ?? 0, committed: committed,
-      norm: contents.steps.last.map(CommittedNorm.init),
-      lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
+      norm: contents.steps.last.map(CommittedNorm.init), lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
       evaluated: Set(contents.evaluations.map(\.step)), deviceFingerprint: contents.device)
     start.lastPlaced = contents.placed
     do { start.skips = try SkippedSamples(contents.skips, perStep: UInt64(scenario.model.shape.microbatches)) } catch {

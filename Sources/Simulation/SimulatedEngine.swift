@@ -22,8 +22,6 @@ struct EngineTask {
   var gradients: [UInt64] = []
   /// Its losses and sums are wrong.
   var isWrong = false
-  /// What is being put together by `prepare`.
-  var next: HeldTensors?
 }
 
 /// A worker's place in a generation, and what follows from it.
