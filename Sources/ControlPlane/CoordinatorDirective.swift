@@ -19,6 +19,11 @@ public enum CoordinatorDirective: Hashable, Sendable {
   case commitStep(StepRecord)
   /// Before anything is computed that depends on it.
   case recordSkip(SkipRecord)
+  /// Before a plan is made without the worker.
+  case recordExpulsion(ExpulsionRecord)
+  /// The machine is let go and shall not come back under another number: its key is no longer authorised, unless it is
+  /// the coordinator's own.
+  case revokeKey([UInt8])
   case recordEvaluation(EvaluationRecord)
   /// In the background: verify the parts and write the manifest, then report `checkpointCommitted` or
   /// `checkpointCommitFailed`.

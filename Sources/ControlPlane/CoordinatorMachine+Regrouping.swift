@@ -156,7 +156,7 @@ extension CoordinatorMachine {
     }
     let recovery = StateRecovery(
       standings: standings, tensorCount: settings.tensorCount, newest: state.rewindTo ?? state.committed,
-      norm: state.norm, checksCoverage: !settings.planted.contains(.skipCoverage),
+      norm: state.norm, expelled: state.expelled, checksCoverage: !settings.planted.contains(.skipCoverage),
       checksAttempt: !settings.planted.contains(.anySums))
     let choice = recovery.choose(checkpoint: state.rewindTo ?? state.checkpoints.newest)
     // What was measured of other replicas says nothing about these.
@@ -229,9 +229,11 @@ extension CoordinatorMachine {
     var directives: [CoordinatorDirective] = []
     for worker in state.expelled.sorted() where state.membership[worker] != nil && state.places[worker] == nil {
       let reason = "expelled: this machine computes wrongly"
+      let key = state.membership[worker]?.connection.publicKey ?? []
       state.membership.ban(worker)
       directives += send(.stop(Stop(disposition: .failed, reason: reason)), to: worker)
       directives.append(.log(.error, "\(name(worker)) \(reason)"))
+      if !key.isEmpty { directives.append(.revokeKey(key)) }
       remove(worker)
     }
     return directives

@@ -116,6 +116,7 @@ public struct CoordinatorMachine: Sendable {
       checkpoints: CheckpointCommit(newest: start.lastCheckpoint, saved: start.saved), evaluated: start.evaluated,
       skips: start.skips, recent: start.recent)
     state.norm = start.norm
+    state.expelled = start.expelled
     state.awaited = start.lastPlaced
     state.rewindTo = start.isRewind ? start.fromStep : nil
   }

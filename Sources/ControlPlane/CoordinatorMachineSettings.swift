@@ -133,6 +133,8 @@ public struct CoordinatorStart: Hashable, Sendable {
   public var norm: CommittedNorm?
   /// Positions of the sample stream that no step uses.
   public var skips = SkippedSamples()
+  /// Workers that were found to compute wrongly.
+  public var expelled: Set<WorkerID> = []
   /// The newest committed steps, as many as ``CoordinatorMachineSettings/lossSpike`` looks at.
   public var recent: [StepRecord] = []
   /// Who had a place in the newest plan: a restarted coordinator waits for them for a moment.

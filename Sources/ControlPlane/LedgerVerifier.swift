@@ -40,6 +40,8 @@ public struct LedgerContents: Hashable, Sendable {
   public var workers: [WorkerRecord] = []
   /// Ascending by their first sample.
   public var skips: [SkipRecord] = []
+  /// Ascending by the step that found them out.
+  public var expulsions: [ExpulsionRecord] = []
   public var checkpoints: [Checkpoint] = []
   public var validations: [Validation] = []
 
@@ -282,6 +284,11 @@ public struct LedgerVerifier: Sendable {
     for (generation, planned) in contents.plans.sorted(by: { $0.key < $1.key }) {
       requireGeneration(generation, "a plan")
       for reason in planned.plan.faults(leaves: leaves, units: units, hosts: contents.hosts(in: generation)) {
+        findings.report(.plan(generation, reason: reason))
+      }
+      for expulsion in contents.expulsions
+      where expulsion.generation < generation && planned.plan.place(of: expulsion.worker) != nil {
+        let reason = "\(expulsion.worker) has a place, but was expelled in \(expulsion.generation)"
         findings.report(.plan(generation, reason: reason))
       }
       leaves = leaves ?? planned.plan.replicaLeaves.last?.upperBound

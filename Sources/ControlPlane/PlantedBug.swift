@@ -35,6 +35,8 @@ package struct PlantedBug: OptionSet, Hashable, Sendable {
   package static let blameSamples = PlantedBug(rawValue: 1 << 14)
   /// A state is made from sums of any attempt at its step.
   package static let anySums = PlantedBug(rawValue: 1 << 15)
+  /// A restarted coordinator does not know whom the one before it has expelled.
+  package static let forgetExpelled = PlantedBug(rawValue: 1 << 16)
 
   package static let all: [(name: String, bug: PlantedBug)] = [
     ("skip the gate", .skipGate), ("commit before the flush", .commitBeforeFlush),
@@ -45,5 +47,6 @@ package struct PlantedBug: OptionSet, Hashable, Sendable {
     ("skip the journal's fence", .skipFence), ("never ask for a lost answer", .loseAnswers),
     ("update before the commit", .updateEarly), ("load damaged files", .trustFiles),
     ("blame the samples", .blameSamples), ("use the sums of another attempt", .anySums),
+    ("forget who was expelled", .forgetExpelled),
   ]
 }

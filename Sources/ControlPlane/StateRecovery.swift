@@ -12,6 +12,8 @@ struct StateRecovery {
   var newest: Step
   /// The squared gradient norm of the newest committed step, where known: what makes a state from sums.
   var norm: CommittedNorm?
+  /// Workers that compute wrongly: nothing is taken from them that others have.
+  var expelled: Set<WorkerID> = []
   /// False only where a fault is planted.
   var checksCoverage = true
   var checksAttempt = true
@@ -26,7 +28,9 @@ struct StateRecovery {
   /// - Parameter checkpoint: the newest one; a state from memory must be at least as new.
   func choose(checkpoint: Step?) -> Choice {
     for step in candidates where step >= checkpoint ?? 0 {
-      let holders = holders(of: step)
+      let all = holders(of: step)
+      let trusted = all.filter { !expelled.contains($0.worker) }
+      let holders = covers(trusted) ? trusted : all
       guard !checksCoverage || covers(holders) else { continue }
       return Choice(
         step: step, origin: .members(holders), gradientSumOfSquares: norm?.step == step ? norm?.sumOfSquares : nil)

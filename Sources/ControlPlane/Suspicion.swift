@@ -18,6 +18,8 @@ struct Suspicion: Hashable, Sendable {
     var badAttempts = 1
     /// Who can have spoilt all of them; nil while they gave the same numbers.
     var suspects: Set<WorkerID>?
+    /// Microbatches whose loss is not finite whoever computes it.
+    var badSamples: Set<UInt32> = []
   }
   var step: Step
   /// Nil where the next attempt is the first.
@@ -111,6 +113,14 @@ extension Suspicion.Attempt {
     let leaf = Int(microbatch) / (shape.microbatches / shape.leaves)
     return Set(plan.replicaLeaves.firstIndex { $0.contains(leaf) }.map { plan.places[$0] } ?? [])
   }
+  /// Microbatches whose loss is not finite.
+  fileprivate var badMicrobatches: Set<UInt32> { Set(losses.filter { !Suspicion.isFinite($0.value) }.keys) }
+  /// Those that others found to be so in the first attempt.
+  fileprivate func badMicrobatches(alsoBy first: Suspicion.Attempt, _ shape: StepShape) -> Set<UInt32> {
+    badMicrobatches.intersection(first.badMicrobatches)
+      .filter { row($0, shape).isDisjoint(with: first.row($0, shape)) }
+  }
+
   /// Who took part in every loss that is not finite, those aside that others found to be so in the first attempt; nil
   /// where there is none.
   fileprivate func blamed(after first: Suspicion.Attempt, _ shape: StepShape) -> Set<WorkerID>? {
@@ -151,6 +161,7 @@ extension CoordinatorMachine {
       return again(barrier.step, reason, movedBy: plan.replicaCount > 1 ? plan.stageCount : 1)
     }
     trial.badAttempts += 1
+    trial.badSamples.formUnion(attempt.badMicrobatches(alsoBy: trial.first, settings.shape))
     // As many as it takes to tell the stages of a replica apart.
     let mayTryAgain = trial.badAttempts < plan.stageCount + 2
     var comparison = Suspicion.compare(trial.first, attempt, isGood: false, shape: settings.shape)
@@ -167,9 +178,17 @@ extension CoordinatorMachine {
     if let suspects = trial.suspects {
       if let worker = suspects.first, suspects.count == 1, canDoWithout(worker) {
         state.suspicion?.trial = nil
-        state.expelled.insert(worker)
         let text = "\(name(worker)) computes wrongly: step \(barrier.step) is bad wherever it takes part: \(reason)"
-        return [.log(.error, text)] + regroup(text)
+        return expel(worker, barrier.step, "wrong wherever it takes part: \(reason)") + [.log(.error, text)]
+          + regroup(text)
+      }
+      // The machine may have been wrong for a moment only, and the samples are bad all the same.
+      let bad = attempt.badMicrobatches
+      if !bad.isEmpty, bad.isSubset(of: trial.badSamples), barrier.step == state.committed {
+        let names = suspects.sorted().map { name($0) }.joined(separator: ", ")
+        let culprit = suspects.isEmpty ? "more than one machine" : "one of \(names)"
+        let text = "step \(barrier.step) has bad samples, and \(culprit) computed wrongly besides; test the hosts"
+        return [.log(.error, text)] + skip(barrier.step, suspicion, reason)
       }
       if mayTryAgain, !suspects.isEmpty { return again(barrier.step, reason, movedBy: 1) }
       return stop(
@@ -236,11 +255,20 @@ extension CoordinatorMachine {
             + "wrongly; test the hosts")
       ]
     }
-    state.expelled.insert(worker)
-    return [
+    return expel(worker, barrier.step, "bad with it (\(trial.reason)), good without") + [
       .log(
         .error,
         "\(names) computes wrongly: step \(barrier.step) was bad with it (\(trial.reason)) and is good without")
+    ]
+  }
+
+  /// From here on the worker has no place in a plan, also after the coordinator was started again.
+  private mutating func expel(_ worker: WorkerID, _ step: Step, _ reason: String) -> [CoordinatorDirective] {
+    state.expelled.insert(worker)
+    let host = state.membership[worker]?.hello.host ?? ""
+    return [
+      .recordExpulsion(
+        ExpulsionRecord(worker: worker, host: host, step: step, generation: state.generation, reason: reason))
     ]
   }
 }

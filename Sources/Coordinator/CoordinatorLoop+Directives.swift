@@ -25,6 +25,8 @@ extension CoordinatorLoop {
       case .answerStatus(let connection): answerStatus(connection)
       case .commitStep(let record): commit(record)
       case .recordSkip(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
+      case .recordExpulsion(let record): journaling { () throws(CoordinatorError) in try journal.record(record) }
+      case .revokeKey(let key): revoke(key)
       case .recordEvaluation(let record): recordEvaluation(record)
       case .commitCheckpoint(let request): commits.commit(request)
       case .discardCheckpoint(let step): discard(step)

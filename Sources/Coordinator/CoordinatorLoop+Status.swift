@@ -66,6 +66,7 @@ extension CoordinatorLoop {
     report.waitingReason = state.waitingReason
     report.slowest = machine.slowest.map { .init(worker: $0.worker.number, phase: $0.phase, seconds: $0.seconds) }
     report.skippedSamples = state.skips.isEmpty ? nil : state.skips.count
+    report.expelled = state.expelled.isEmpty ? nil : state.expelled.sorted().map(\.number)
     report.expectedWorkers = settings.expectedWorkers
     report.workers = (withWorkers ? machine.workerViews : []).map { view in
       .init(

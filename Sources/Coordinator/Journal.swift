@@ -3,7 +3,8 @@ import ControlPlane
 import Foundation
 import GRDB
 
-/// The run's memory in SQLite: generations, plans, committed steps, checkpoints, validations.
+/// The run's memory in SQLite: generations, plans, committed steps, checkpoints, validations,
+/// skipped samples, expelled workers.
 ///
 /// Write-ahead log with `synchronous = FULL`: what a call has written when it returns survives a crash of the
 /// machine. One thread writes; offline readers may open it at any time.
@@ -83,6 +84,9 @@ public final class Journal: Sendable {
           diffusion_loss REAL, target_tokens INTEGER NOT NULL, images INTEGER NOT NULL, committed_at REAL NOT NULL);
         CREATE TABLE IF NOT EXISTS skipped (
           first_sample INTEGER PRIMARY KEY, next_sample INTEGER NOT NULL, generation INTEGER NOT NULL,
+          reason TEXT NOT NULL);
+        CREATE TABLE IF NOT EXISTS expelled (
+          worker INTEGER PRIMARY KEY, host TEXT NOT NULL, step INTEGER NOT NULL, generation INTEGER NOT NULL,
           reason TEXT NOT NULL);
         """)
     switch try Int.fetchOne(database, sql: "PRAGMA user_version") ?? 0 {

@@ -95,12 +95,22 @@ enum JournalRows {
     SkipRecord(samples: try samples(row), generation: try generation(row), reason: try text(row, "reason"))
   }
 
-  static func worker(_ row: Row) throws(JournalRowFault) -> WorkerRecord {
+  static func expulsion(_ row: Row) throws(JournalRowFault) -> ExpulsionRecord {
+    ExpulsionRecord(
+      worker: try workerID(row), host: try text(row, "host"), step: try number(row, "step"),
+      generation: try generation(row), reason: try text(row, "reason"))
+  }
+
+  private static func workerID(_ row: Row) throws(JournalRowFault) -> WorkerID {
     guard let number = UInt32(exactly: try number(row, "worker")) else {
       throw JournalRowFault(reason: "worker is no worker's number")
     }
+    return WorkerID(number)
+  }
+
+  static func worker(_ row: Row) throws(JournalRowFault) -> WorkerRecord {
     return WorkerRecord(
-      worker: WorkerID(number), generation: try generation(row), host: try text(row, "host"),
+      worker: try workerID(row), generation: try generation(row), host: try text(row, "host"),
       processID: Int32(truncatingIfNeeded: try self.number(row, "process_id")),
       deviceFingerprint: try text(row, "device"), gigaflopsPerSecond: try real(row, "gigaflops"))
   }

@@ -11,11 +11,13 @@ struct KeyAdmission {
 
   let serverKeys: ServerKeys
   private let connectionsPerKey: Int
+  private let list: String
   private var watch: KeyListWatch
 
   /// - Throws: ``KeyFileError`` when the list cannot be used: better not to begin than to let in the wrong ones.
   init(_ pair: KeyPair, list path: String, settings: CoordinatorSettings, log: Logger) throws(KeyFileError) {
     connectionsPerKey = settings.connectionsPerKey
+    list = path
     watch = KeyListWatch(path)
     serverKeys = ServerKeys(pair, admitted: AdmittedKeys()) { log.warning("\($0)") }
     switch watch.look() {
@@ -34,6 +36,16 @@ struct KeyAdmission {
 
   func mayWork(_ key: PublicKey?) -> Bool {
     key.flatMap { serverKeys.admitted.admission(of: $0) }?.role == .worker
+  }
+
+  /// Strikes a worker's key off the list, for good. The coordinator's own stays: other workers come with it as well.
+  /// - Returns: the entry that is gone, nil when there was none.
+  func revoke(_ key: PublicKey) throws(KeyFileError) -> AuthorizedKeys.Entry? {
+    guard key != serverKeys.pair.publicKey else { return nil }
+    do throws(KeyFileError) { return try AuthorizedKeys.revoke(key.text, in: list) } catch {
+      if case .unknown = error { return nil }
+      throw error
+    }
   }
 
   private func apply(_ list: AuthorizedKeys) {
@@ -67,6 +79,18 @@ extension CoordinatorLoop {
         peers[connection] = nil
       }
       server.hangUpOnStrangers()
+    }
+  }
+
+  /// The machine that this key stands for shall not come back.
+  func revoke(_ bytes: [UInt8]) {
+    guard let admission, let key = PublicKey(bytes: bytes) else { return }
+    do throws(KeyFileError) {
+      guard let entry = try admission.revoke(key) else { return }
+      log.warning(
+        "the key \(entry.name) is revoked: its machine computes wrongly; authorize it again once that is repaired")
+    } catch {
+      log.error("the key \(key) of a machine that computes wrongly could not be revoked, revoke it by hand: \(error)")
     }
   }
 }

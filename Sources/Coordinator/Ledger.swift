@@ -46,8 +46,8 @@ public struct Ledger: Sendable {
     }
   }
 
-  /// The entries of steps in a range that were committed when it is called, ascending, each after the ranges that
-  /// were skipped right before it.
+  /// The entries of steps in a range that were committed when it is called, ascending, each after the workers that were
+  /// expelled by it and the ranges that were skipped right before it.
   ///
   /// - Parameter body: called outside of any transaction: it may take its time.
   /// - Throws: ``CoordinatorError/journal(path:reason:)`` for rows that make no sense as well, and what `body` throws.
@@ -64,12 +64,17 @@ public struct Ledger: Sendable {
     if let fault = faults.first { throw failure("\(fault)") }
     guard let newest else { return }
     var skips = contents.skips.drop { $0.samples.lowerBound < UInt64(clamping: boundary ?? 0) }
+    var expelled = contents.expulsions.drop { $0.step < range.lowerBound }
     var replicas: [Generation: [LedgerEntry.Replica]] = [:]
     var next = range.lowerBound
     while next <= min(range.upperBound, newest) {
       let steps = try readSteps(next...min(range.upperBound, newest))
       guard let last = steps.last else { break }
       for step in steps {
+        while let expulsion = expelled.first, expulsion.step <= step.record.step {
+          try body(.expelled(expulsion))
+          expelled = expelled.dropFirst()
+        }
         while let skip = skips.first, skip.samples.lowerBound < step.record.samples.lowerBound {
           try body(.skipped(skip, before: step.record.step))
           skips = skips.dropFirst()
@@ -80,7 +85,8 @@ public struct Ledger: Sendable {
       }
       next = last.record.step + 1
     }
-    // Skipped after the newest step: the next one begins behind them.
+    // By a step that is not committed yet; and skipped after the newest step: the next one begins behind them.
+    if range.upperBound >= newest { for expulsion in expelled { try body(.expelled(expulsion)) } }
     if range.upperBound >= newest { for skip in skips { try body(.skipped(skip, before: newest + 1)) } }
   }
 
@@ -154,10 +160,10 @@ public struct Ledger: Sendable {
       contents.stepsWhenDone = count(.totalSteps)
     }
     func read<Value>(
-      _ table: String, _ key: String, _ decode: (Row) throws(JournalRowFault) -> Value
+      _ table: String, _ key: String, by order: String? = nil, _ decode: (Row) throws(JournalRowFault) -> Value
     ) throws -> [Value] {
       var values: [Value] = []
-      let rows = try Row.fetchCursor(database, sql: "SELECT * FROM \(table) ORDER BY \(key)")
+      let rows = try Row.fetchCursor(database, sql: "SELECT * FROM \(table) ORDER BY \(order ?? key), \(key)")
       while let row = try rows.next() {
         do throws(JournalRowFault) { values.append(try decode(row)) } catch {
           faults.append(.unreadable(table: table, row: "\(JournalRows.value(row, key))", reason: error.reason))
@@ -172,6 +178,10 @@ public struct Ledger: Sendable {
     contents.plans = Dictionary(plans, uniquingKeysWith: { $1 })
     contents.workers = try read("workers", "worker", JournalRows.worker)
     contents.skips = try read("skipped", "first_sample", JournalRows.skip)
+    // A journal that was written before there was such a table has expelled nobody.
+    if try database.tableExists("expelled") {
+      contents.expulsions = try read("expelled", "worker", by: "step", JournalRows.expulsion)
+    }
     contents.checkpoints = try read("checkpoints", "step", JournalRows.checkpoint)
     contents.validations = try read("validations", "step", JournalRows.validation)
     return contents

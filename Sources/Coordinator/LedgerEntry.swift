@@ -6,6 +6,7 @@ import Foundation
 public enum LedgerEntry: Hashable, Sendable {
   case step(JournaledStep, computedBy: [Replica])
   case skipped(SkipRecord, before: Step)
+  case expelled(ExpulsionRecord)
 
   /// The leaves of one replica and who computed them.
   public struct Replica: Hashable, Sendable, Codable {
@@ -44,6 +45,7 @@ public enum LedgerEntry: Hashable, Sendable {
       switch self {
       case .step(let step, let replicas): try encoder.encode(StepLine(step, replicas))
       case .skipped(let skip, let step): try encoder.encode(SkipLine(skip, before: step))
+      case .expelled(let expulsion): try encoder.encode(ExpulsionLine(expulsion))
       }
     return String(decoding: bytes, as: UTF8.self)
   }
@@ -86,6 +88,21 @@ public enum LedgerEntry: Hashable, Sendable {
       generation = skip.generation.number
       beforeStep = step
       reason = skip.reason
+    }
+  }
+
+  private struct ExpulsionLine: Encodable {
+    let kind = "expelled"
+    var worker: UInt32
+    var host, reason: String
+    var beforeStep, generation: UInt64
+
+    init(_ expulsion: ExpulsionRecord) {
+      worker = expulsion.worker.number
+      host = expulsion.host
+      beforeStep = expulsion.step
+      generation = expulsion.generation.number
+      reason = expulsion.reason
     }
   }
 }

@@ -64,6 +64,7 @@ struct RunOpening {
       saved: found.saved, deviceFingerprint: try Self.device(found.manifest, committed: committed, journal))
     if let plan = try journal.newestPlan() { start.lastPlaced = Set(plan.plan.places.joined()) }
     start.skips = skips
+    start.expelled = Set(try journal.expulsions().map(\.worker))
     if let spike = settings.lossSpike {
       start.recent = try journal.newestSteps(spike.window).map(\.record)
     }

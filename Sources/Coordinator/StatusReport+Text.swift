@@ -43,6 +43,11 @@ extension StatusReport {
       "slowest",
       slowest.map { "worker \($0.worker), most of it \($0.phase), " + String(format: "%.2f s a step", $0.seconds) })
     line("skipped", skippedSamples.map { "\($0) samples (see `transfusion ledger show`)" })
+    line(
+      "expelled",
+      expelled.map {
+        "worker \($0.map(String.init).joined(separator: ", ")): computes wrongly (see `transfusion ledger show`)"
+      })
     if !workers.isEmpty {
       lines.append("")
       lines += workerTable

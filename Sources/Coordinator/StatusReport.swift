@@ -50,6 +50,8 @@ public struct StatusReport: Hashable, Sendable, Codable {
   public var slowest: Slowest?
   /// Samples that are skipped for good.
   public var skippedSamples: UInt64?
+  /// Workers that were found to compute wrongly, in the order of their numbers.
+  public var expelled: [UInt32]?
   public var workers: [Worker]
   /// How the run ended, or ended last time.
   public var outcome: Ending?

@@ -88,6 +88,7 @@ extension SimulatedCluster {
       norm: contents.steps.last.map(CommittedNorm.init), lastCheckpoint: newest, nextWorker: contents.newestWorker + 1,
       evaluated: Set(contents.evaluations.map(\.step)), deviceFingerprint: contents.device)
     start.lastPlaced = contents.placed
+    if !scenario.planted.contains(.forgetExpelled) { start.expelled = contents.expelled }
     do { start.skips = try SkippedSamples(contents.skips, perStep: UInt64(scenario.model.shape.microbatches)) } catch {
       return fail("\(coordinator.name) finds skipped samples that cannot be: \(error)")
     }
@@ -133,7 +134,8 @@ extension SimulatedCluster {
     if listener == coordinator.index { listener = nil }
     note("\(coordinator.name) is gone\(coordinator.outcome.map { ": \($0)" } ?? "")")
     for worker in workers where worker.isAlive && worker.coordinator == coordinator.index { worker.coordinator = nil }
-    guard coordinator.isSupervised, !isDone else { return }
+    // Once everything is repaired, somebody starts one whoever went.
+    guard coordinator.isSupervised || isHealed, !isDone else { return }
     // A transaction under way at a kill may have reached the disk or not; either is decided when it happens.
     let isFaultless = coordinator.outcome?.kind == .superseded && coordinators.contains { $0.isAlive }
     if !isFaultless {
@@ -254,6 +256,7 @@ extension SimulatedCluster {
         begin(.step(record), for: coordinator)
       }
     case .recordSkip(let record): begin(.skip(record), for: coordinator)
+    case .recordExpulsion(let record): begin(.expulsion(record), for: coordinator)
     case .recordEvaluation(let record): begin(.evaluation(record), for: coordinator)
     case .send(let envelope, let connections):
       for connection in connections { send(envelope, to: connection, from: coordinator) }
@@ -296,7 +299,8 @@ extension SimulatedCluster {
     case .worker(let record): numbered(record, by: coordinator)
     case .evaluation(let record): evaluated(record)
     case .skip(let record): skipped(record)
-    case .begin, .plan: break
+    case .plan(let record): planned(record)
+    case .begin, .expulsion: break
     }
     return outcome
   }

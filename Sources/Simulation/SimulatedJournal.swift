@@ -13,6 +13,7 @@ struct SimulatedJournal {
     var evaluations: [EvaluationRecord] = []
     var checkpoints: Set<Step> = []
     var skips: [Range<UInt64>] = []
+    var expelled: Set<WorkerID> = []
     var device: String?
     /// Who has a place in the newest plan.
     var placed: Set<WorkerID> = []
@@ -29,6 +30,7 @@ struct SimulatedJournal {
     case step(StepRecord)
     case evaluation(EvaluationRecord)
     case skip(SkipRecord)
+    case expulsion(ExpulsionRecord)
 
     /// The one that its coordinator is in.
     var generation: Generation {
@@ -40,6 +42,7 @@ struct SimulatedJournal {
       case .step(let record): record.generation
       case .evaluation(let record): record.generation
       case .skip(let record): record.generation
+      case .expulsion(let record): record.generation
       }
     }
   }
@@ -76,6 +79,7 @@ struct SimulatedJournal {
     case .step(let record): return commit(record)
     case .skip(let record):
       contents.skips.append(record.samples)
+    case .expulsion(let record): contents.expelled.insert(record.worker)
     case .evaluation(let record):
       if !contents.evaluations.contains(where: { $0.step == record.step }) { contents.evaluations.append(record) }
     }

@@ -101,6 +101,13 @@ extension SimulatedCluster {
     }
   }
 
+  /// Who computes wrongly has no place any more, whatever became of the coordinator that found it out.
+  func planned(_ record: PlanRecord) {
+    if let worker = record.plan.places.joined().first(where: journal.contents.expelled.contains) {
+      fail("\(worker) has a place in the plan of \(record.generation), and was expelled")
+    }
+  }
+
   func evaluated(_ record: EvaluationRecord) {
     guard record.step <= scenario.steps else { return fail("an evaluation of step \(record.step)") }
     let losses = scenario.model.evaluation(

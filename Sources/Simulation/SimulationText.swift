@@ -58,6 +58,7 @@ enum SimulationText {
     case .plan(let record): "the plan of \(record.generation)"
     case .step(let record): "step \(record.step) of \(record.generation)"
     case .skip(let record): "samples \(record.samples) are skipped"
+    case .expulsion(let record): "\(record.worker) is expelled"
     case .evaluation(let record): "the evaluation of step \(record.step)"
     }
   }

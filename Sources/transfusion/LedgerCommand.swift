@@ -30,7 +30,7 @@ struct LedgerShowCommand: ParsableCommand {
   var to: UInt64?
   @Option(help: ArgumentHelp("Show the newest steps only.", valueName: "count"))
   var last: UInt64?
-  @Flag(help: "One line of JSON for each step and each skipped range.")
+  @Flag(help: "One line of JSON for each step, each skipped range and each expelled worker.")
   var json = false
 
   func validate() throws {
@@ -131,6 +131,11 @@ struct LedgerText {
       return [
         "skipped before step \(step), in \(skip.generation): samples \(skip.samples.lowerBound) to "
           + "\(skip.samples.upperBound - 1): \(skip.reason)"
+      ]
+    case .expelled(let expulsion):
+      return [
+        "expelled by step \(expulsion.step), in \(expulsion.generation): \(expulsion.worker)"
+          + (expulsion.host.isEmpty ? "" : " (\(expulsion.host))") + ": \(expulsion.reason)"
       ]
     case .step(let step, let replicas):
       let record = step.record

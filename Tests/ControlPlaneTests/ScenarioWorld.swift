@@ -316,6 +316,8 @@ extension ScenarioWorld {
       "commit step \(record.step): samples \(record.samples), losses \(record.languageModelLoss ?? -1) "
         + "\(record.diffusionLoss ?? -1), norm \(record.gradientNorm)"
     case .recordSkip(let record): "record skip of samples \(record.samples): \(record.reason)"
+    case .recordExpulsion(let record): "record expulsion of \(record.worker) by step \(record.step): \(record.reason)"
+    case .revokeKey(let key): "revoke a key of \(key.count) bytes"
     case .recordEvaluation(let record):
       "record evaluation of \(record.step): \(record.languageModelLoss ?? -1) \(record.diffusionLoss ?? -1)"
     case .commitCheckpoint(let request):

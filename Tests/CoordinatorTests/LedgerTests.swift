@@ -6,7 +6,7 @@ import GRDB
 import Testing
 
 /// A run directory with a journal as a coordinator writes it: 12 steps of 8 samples in generations 1 and 3 (the
-/// second never had workers), a range skipped before step 7 and one after the newest step.
+/// second never had workers), a worker expelled by step 6, a range skipped before step 7 and one after the newest step.
 private struct LedgerRun {
   let directory: RunDirectory
   private let removal: Removal
@@ -47,6 +47,12 @@ private struct LedgerRun {
         try journal.record(
           PlanRecord(
             generation: third, fromStep: 4, plan: Self.plan(3, leaves: [0..<4]), reasons: [], deviceFingerprint: "d"))
+      }
+      if step == 6 {
+        for reason in ["it was wrong", "again"] {
+          try journal.record(
+            ExpulsionRecord(worker: WorkerID(1), host: "host-1", step: 6, generation: third, reason: reason))
+        }
       }
       if step == 7 { try skip(journal, &skips, 7, third, "the language-model loss is not finite") }
       #expect(
@@ -229,6 +235,7 @@ private struct LedgerRun {
     try Ledger(run.directory).forEachEntry(in: 5...(.max)) { entry in
       switch entry {
       case .skipped(let skip, let step): lines.append("skipped \(skip.samples) before \(step)")
+      case .expelled(let expulsion): lines.append("expelled \(expulsion.worker): \(expulsion.reason)")
       case .step(let step, let replicas):
         let names = replicas.map { replica in
           "\(replica.firstLeaf)-\(replica.lastLeaf) "
@@ -240,13 +247,15 @@ private struct LedgerRun {
     let later = "0-3 3@host-elsewhere/0 4@host-4/1"
     #expect(
       lines == [
-        "5: 0-0 1@host-1/0 2@host-2/1, 1-3 3@host-3/0 4@host-4/1", "6: \(later)", "skipped 56..<64 before 7",
+        "5: 0-0 1@host-1/0 2@host-2/1, 1-3 3@host-3/0 4@host-4/1", "expelled worker 1: it was wrong", "6: \(later)",
+        "skipped 56..<64 before 7",
         "7: \(later)", "8: \(later)", "9: \(later)", "10: \(later)", "11: \(later)", "skipped 104..<112 before 12",
       ])
     var shown: [Step] = []
     try Ledger(run.directory).forEachEntry(in: 7...7) { entry in
       switch entry {
       case .skipped(_, let step): shown.append(100 + step)
+      case .expelled(let expulsion): shown.append(200 + expulsion.step)
       case .step(let step, _): shown.append(step.record.step)
       }
     }
@@ -257,16 +266,33 @@ private struct LedgerRun {
   @Test("an entry's JSON is one object on one line") func json() throws {
     var objects: [[String: Any]] = []
     let run = try LedgerRun()
-    try Ledger(run.directory).forEachEntry(in: 7...8) { entry in
+    try Ledger(run.directory).forEachEntry(in: 6...8) { entry in
       let json = try entry.json()
       #expect(!json.contains("\n"))
       objects.append(try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any]))
     }
-    #expect(objects.count == 3)
+    #expect(objects.count == 5)
+    #expect(objects[0]["kind"] as? String == "expelled" && objects[0]["worker"] as? Int == 1)
+    #expect(objects[0]["host"] as? String == "host-1" && objects[0]["beforeStep"] as? Int == 6)
+    objects.removeFirst(2)
     #expect(objects[0]["kind"] as? String == "skipped" && objects[0]["beforeStep"] as? Int == 7)
     #expect(objects[1]["kind"] as? String == "step" && objects[1]["firstSample"] as? Int == 64)
     #expect(objects[1]["gradientNorm"] as? Double == 2 && objects[1]["generation"] as? Int == 3)
     #expect((objects[1]["computedBy"] as? [[String: Any]])?.first?["lastLeaf"] as? Int == 3)
+  }
+
+  @Test("who was expelled has no place in a later plan, and is remembered") func expelled() throws {
+    let run = try LedgerRun()
+    #expect(try Journal(path: run.directory.journal).expulsions().map(\.worker) == [WorkerID(1)])
+    #expect(try run.problems("UPDATE expelled SET worker = 3").isEmpty)
+    #expect(
+      try run.problems("UPDATE expelled SET generation = 2") == [
+        "plan of generation 3: worker 3 has a place, but was expelled in generation 2"
+      ])
+    // As a journal was before there was such a table.
+    try run.tamper("DROP TABLE expelled")
+    #expect(try Ledger(run.directory).verify().isGood)
+    try Ledger(run.directory).forEachEntry(in: 0...(.max)) { if case .expelled = $0 { Issue.record("\($0)") } }
   }
 
   @Test("a damaged journal is an error that names the row, and never a crash") func damaged() throws {
@@ -288,6 +314,7 @@ private struct LedgerRun {
       ],
       "checkpoints": ["step", "generation", "next_sample"], "validations": ["step", "generation"],
       "skipped": ["first_sample", "next_sample", "generation", "reason"],
+      "expelled": ["worker", "host", "step", "generation", "reason"],
     ]
     let values = ["NULL", "-1", "0", "'x'", "x'00ff'", "1e300", "-9e999", "\(Int64.max)", "\(Int64.min)"]
     var faulty = 0
