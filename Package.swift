@@ -155,7 +155,9 @@ let package = Package(
         "Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport", "Checkpoints",
         .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
-    .testTarget(name: "WorkerTests", dependencies: ["Worker", "Compute", "ClusterModel"]),
+    .testTarget(
+      name: "WorkerTests",
+      dependencies: ["Worker", "Compute", "ClusterModel", "Collectives", "Transport"]),
     // Counts allocations and copies in the test process; the linker sends our own copies through it.
     .target(name: "CCounters", path: "Tests/CCounters"),
     .testTarget(

@@ -92,7 +92,7 @@ package final class AllReduceMember {
   ///   - other: the other member's data endpoint.
   ///   - replica: 0 or 1, and not what the other is.
   package init(plane: DataPlane, other: String, replica: Int) throws {
-    device = try CPUDevice(threads: 1)
+    device = try CPUDevice(threads: 1, sharedMemory: LentTensors(plane))
     self.plane = plane
     self.replica = replica
     let peers = [Self.workers[1 - replica]: other, Self.workers[replica]: plane.endpoint]
@@ -115,7 +115,7 @@ package final class AllReduceMember {
     let group = try ReplicaGroup(
       link: plane, device: device, leaves: 2, replicaLeaves: [0..<1, 1..<2], members: Self.workers, replica: replica,
       stage: 0, tensors: spans, owners: owners)
-    return Sum(group: group, gradient: try device.allocate(.float32, [tensors * tensor]))
+    return Sum(group: group, gradient: try device.allocateShared(.float32, [tensors * tensor]))
   }
 
   /// Sums once; both members must.

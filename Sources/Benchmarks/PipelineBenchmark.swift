@@ -74,6 +74,9 @@ public struct PipelineBenchmark: Sendable {
       "replicasOverOneWorker", single.trials.median / replicas.trials.median, "speed of 2 replicas over 1 worker")
     report.add(
       "bestReplicasOverOneWorker", single.trials.best / replicas.trials.best, "the same of the best steps")
+    let sums = replicas.runs.map { $0.slowestUpdate(after: Self.warmUpSteps) }.sorted()
+    report.add(
+      "slowestReplicaUpdateSeconds", sums[sums.count / 2], "slowest replica's sums and update of a step", unit: "s")
     report.add("slowestStageComputeSeconds", slowest, "slowest stage's forward and backward of a step", unit: "s")
     report.add(
       "stagesStepOverIdeal", stages.trials.median / (slowest * bubble), "step of 2 stages over compute x (8 + 1) / 8")

@@ -15,13 +15,20 @@
 #include <linux/sched.h>
 #include <sys/syscall.h>
 
+static int reserve(int file, size_t bytes) {
+  int code;
+  do code = fallocate(file, 0, 0, (off_t)bytes);
+  while (code != 0 && errno == EINTR);
+  return code;
+}
+
 int csystem_shared_create(size_t bytes, int *descriptor, void **address) {
   int file = memfd_create("transfusion", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (file < 0) return errno;
   int code = 0;
   void *memory = MAP_FAILED;
   // The pages are reserved first: a mapping without them would end the process at the first touch.
-  if (fchmod(file, 0600) != 0 || ftruncate(file, (off_t)bytes) != 0 || fallocate(file, 0, 0, (off_t)bytes) != 0 ||
+  if (fchmod(file, 0600) != 0 || ftruncate(file, (off_t)bytes) != 0 || reserve(file, bytes) != 0 ||
       fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ||
       (memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0)) == MAP_FAILED) {
     code = errno;
@@ -44,7 +51,9 @@ int csystem_shared_open(int process, int descriptor, size_t bytes, const void **
   int code = 0, file = -1;
   if (fstat(place, &status) != 0) {
     code = errno;
-  } else if (!S_ISREG(status.st_mode) || status.st_uid != geteuid() || (uint64_t)status.st_size != bytes) {
+  } else if (!S_ISREG(status.st_mode) || status.st_uid != geteuid() || (uint64_t)status.st_size != bytes ||
+             (uint64_t)status.st_blocks * 512 < bytes) {
+    // Holes would be filled with memory of ours.
     code = EPERM;
   } else {
     snprintf(path, sizeof path, "/proc/self/fd/%d", place);
@@ -64,6 +73,10 @@ int csystem_shared_open(int process, int descriptor, size_t bytes, const void **
   close(file);
   if (code == 0) *address = memory;
   return code;
+}
+
+void csystem_shared_discard(int descriptor, size_t bytes) {
+  fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes);
 }
 
 struct scheduling {
@@ -89,6 +102,7 @@ unsigned long long csystem_process_namespace(void) {
 }
 #else
 int csystem_shared_create(size_t bytes, int *descriptor, void **address) { return ENOTSUP; }
+void csystem_shared_discard(int descriptor, size_t bytes) {}
 int csystem_shared_open(int process, int descriptor, size_t bytes, const void **address) { return ENOTSUP; }
 void csystem_prefer_short_turns(void) {}
 unsigned long long csystem_process_namespace(void) { return 0; }

@@ -19,11 +19,17 @@ public protocol Link: Sendable {
     filling fill: (UnsafeMutableRawBufferPointer) throws -> Void
   ) throws
 
+  /// Sends a frame whose bytes stay where they are, if they lie in memory that all its receivers read; otherwise, and
+  /// for links that have no such memory, they are copied.
+  /// - Parameter pieces: the frame's bytes, in order, each of a multiple of 4. They must not change until all receivers
+  ///   have taken the frame, which the caller knows by what they do next, or the generation has ended.
+  func lend(_ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer]) throws
+
   /// Waits for the frame and copies it into `bytes`, which must have its size.
   func receive(_ key: FrameKey, from worker: WorkerID, into bytes: UnsafeMutableRawBufferPointer) throws
 
   /// Waits for the frame and hands its bytes over where they lie, in contiguous pieces in ascending order:
-  /// one piece from a worker on this host, a piece for each chunk of the network from others, as they arrive.
+  /// one piece from a worker on this host or as many as were lent, a piece for each chunk of the network from others, as they arrive.
   ///
   /// - Parameters:
   ///   - byteCount: the size that the frame must have.
@@ -42,6 +48,16 @@ public protocol Link: Sendable {
 
 extension Link {
   public func hasArrived(_ key: FrameKey, from worker: WorkerID) -> Bool { false }
+
+  public func lend(_ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer]) throws {
+    try send(key, to: workers, byteCount: pieces.reduce(0) { $0 + $1.count }) { bytes in
+      var offset = 0
+      for piece in pieces {
+        UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<offset + piece.count]).copyMemory(from: piece)
+        offset += piece.count
+      }
+    }
+  }
 
   /// For links without memory to lend: through a buffer.
   public func send(

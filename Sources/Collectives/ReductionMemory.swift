@@ -14,9 +14,15 @@ public protocol ReductionMemory {
     _ bytes: UnsafeRawBufferPointer, to source: Block, at sourceOffset: Int, into destination: Block, at offset: Int)
     throws
   func copy(_ source: Block, at sourceOffset: Int, to destination: Block, at offset: Int, count: Int)
+  /// Where elements lie, if peers can read them there.
+  func sharedBytes(_ block: Block, at offset: Int, count: Int) throws -> UnsafeRawBufferPointer?
   func download(_ block: Block, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws
   /// The bytes are copied before this returns.
   func upload(_ bytes: UnsafeRawBufferPointer, to block: Block, at offset: Int)
+}
+
+extension ReductionMemory {
+  public func sharedBytes(_ block: Block, at offset: Int, count: Int) throws -> UnsafeRawBufferPointer? { nil }
 }
 
 /// Blocks that are tensors of a device.
@@ -38,6 +44,9 @@ struct DeviceMemory: ReductionMemory {
     // A sum may be wanted where it is.
     if source.storage === destination.storage && source.offset + sourceOffset == destination.offset + offset { return }
     device.copy(source.slice(at: sourceOffset, shape: [count]), to: destination.slice(at: offset, shape: [count]))
+  }
+  func sharedBytes(_ block: Tensor, at offset: Int, count: Int) throws -> UnsafeRawBufferPointer? {
+    try device.sharedBytes(of: block.slice(at: offset, shape: [count]))
   }
   func download(_ block: Tensor, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws {
     try device.download(block.slice(at: offset, shape: [bytes.count / MemoryLayout<Float>.size]), into: bytes)

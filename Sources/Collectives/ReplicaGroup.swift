@@ -54,7 +54,10 @@ public final class ReplicaGroup {
   package private(set) lazy var updateRounds: [[Bucket.Member]] = reduction.updateRounds
 
   /// Begins to bring the owners' updated tensors to all replicas.
-  package func beginGather(step: Step) { reduction.beginGather(step: step) }
+  ///
+  /// They must not change again before all members have completed.
+  /// - Parameter backups: of each owner, the replica that updates its tensors as well and needs them from nobody.
+  package func beginGather(step: Step, backups: [Int?] = []) { reduction.beginGather(step: step, backups: backups) }
 
   /// The owned tensors of a round are updated in `values`: sends them, and takes what has arrived of others.
   /// - Parameter taken: called with each tensor, or part of one, that is new in `values`.

@@ -66,7 +66,17 @@ package final class TreeReduction<Memory: ReductionMemory> {
     var summedRounds = 0
   }
   private var progress: Progress?
-  private var gathering: (step: Step, takenRounds: Int)?
+  private var gathering: Gathering?
+  private struct Gathering {
+    var step: Step
+    /// Of each owner, the replica that updates its tensors as well and is sent none of them.
+    var backups: [Int?]
+    var takenRounds = 0
+
+    func sends(_ owner: Int, to member: Int) -> Bool {
+      owner != member && !(backups.indices.contains(owner) && backups[owner] == member)
+    }
+  }
 
   package init(
     memory: Memory, link: any Link, leaves: Int, replicaLeaves: [Range<Int>], members: [WorkerID], replica: Int,
@@ -179,7 +189,7 @@ package final class TreeReduction<Memory: ReductionMemory> {
     return resultOrdinal
   }
 
-  /// The whole step at once.
+  /// The whole step at once. What the partials hold must stay until all members have returned.
   /// - Returns: as ``complete()``.
   package func reduce(step: Step, partials: [Partial]) throws -> Int {
     try begin(step: step, partials: partials)
@@ -335,14 +345,15 @@ package final class TreeReduction<Memory: ReductionMemory> {
   package var updateRounds: [[Bucket.Member]] { buckets[replica].map(\.members) }
 
   /// Begins to bring the owners' updated tensors to all replicas.
-  package func beginGather(step: Step) { gathering = (step, 0) }
+  /// - Parameter backups: of each owner, the replica that updates its tensors as well; empty where none does.
+  package func beginGather(step: Step, backups: [Int?] = []) { gathering = Gathering(step: step, backups: backups) }
 
   /// The tensors of `updateRounds[round]` are updated in `values`: sends them, takes what has arrived.
   /// - Parameter taken: called with each tensor, or part of one, that was put into `values`.
   package func sendUpdated(round: Int, values: Memory.Block, taken: (Bucket.Member) throws -> Void) throws {
     guard members.count > 1 else { return }
     try sendValues(round: round, values)
-    while let now = gathering, now.takenRounds <= round, hasArrived(round: now.takenRounds, now.step) {
+    while let now = gathering, now.takenRounds <= round, hasArrived(round: now.takenRounds, now) {
       try takeNextRound(values: values, taken)
     }
     // Whoever is far ahead waits, so that what is on the way stays bounded.
@@ -358,7 +369,7 @@ package final class TreeReduction<Memory: ReductionMemory> {
     while let now = gathering, now.takenRounds < rounds { try takeNextRound(values: values, taken) }
   }
 
-  /// The whole gather at once.
+  /// The whole gather at once. The values must stay until all members have returned.
   package func gather(step: Step, values: Memory.Block) throws {
     beginGather(step: step)
     defer { gathering = nil }
@@ -372,7 +383,7 @@ package final class TreeReduction<Memory: ReductionMemory> {
   // MARK: Both
 
   /// Sums to the owners and gathers the sums, in place and without anything between: whole sums of all tensors
-  /// end in one of the partials. A bucket's sum leaves right after it was made, while it is in the caches.
+  /// end in one of the partials, which must stay until all members have returned. A bucket's sum leaves right after it was made, while it is in the caches.
   /// - Returns: which of the partials.
   package func allReduce(step: Step, partials: [Partial]) throws -> Int {
     try begin(step: step, partials: partials)
@@ -394,25 +405,27 @@ package final class TreeReduction<Memory: ReductionMemory> {
   }
 
   private func sendValues(round: Int, _ values: Memory.Block) throws {
-    guard let (step, _) = gathering else { return }
+    guard let now = gathering else { return }
     let bucket = buckets[replica][round]
-    let others = members.indices.filter { $0 != replica }.map { members[$0] }
-    try send(key(.parameters, step, ordinal: 0, bucket), to: others, values, bucket)
+    let others = members.indices.filter { now.sends(replica, to: $0) }.map { members[$0] }
+    if others.isEmpty { return }
+    try send(key(.parameters, now.step, ordinal: 0, bucket), to: others, values, bucket)
   }
 
-  private func hasArrived(round: Int, _ step: Step) -> Bool {
+  private func hasArrived(round: Int, _ now: Gathering) -> Bool {
     members.indices.allSatisfy { owner in
-      owner == replica || round >= buckets[owner].count
-        || link.hasArrived(key(.parameters, step, ordinal: 0, buckets[owner][round]), from: members[owner])
+      !now.sends(owner, to: replica) || round >= buckets[owner].count
+        || link.hasArrived(key(.parameters, now.step, ordinal: 0, buckets[owner][round]), from: members[owner])
     }
   }
 
   private func takeNextRound(values: Memory.Block, _ taken: (Bucket.Member) throws -> Void) throws {
-    guard let (step, round) = gathering else { return }
-    for owner in members.indices where owner != replica && round < buckets[owner].count {
+    guard let now = gathering else { return }
+    let round = now.takenRounds
+    for owner in members.indices where now.sends(owner, to: replica) && round < buckets[owner].count {
       let bucket = buckets[owner][round]
       try link.withReceived(
-        key(.parameters, step, ordinal: 0, bucket), from: members[owner],
+        key(.parameters, now.step, ordinal: 0, bucket), from: members[owner],
         byteCount: bucket.bytes
       ) { bytes, offset in
         Self.forEachRun(of: bucket, bytes, at: offset / MemoryLayout<Float>.size) { part, flatOffset in
@@ -430,8 +443,15 @@ package final class TreeReduction<Memory: ReductionMemory> {
     FrameKey(kind: kind, step: step, microbatch: UInt32(ordinal), stage: stage, part: UInt32(bucket.index))
   }
 
-  /// Sends a bucket of a flat block, written once into the memory that it travels from.
+  /// Sends a bucket of a flat block: lent, where the block lies in memory that peers read, else written once into the
+  /// memory that it travels from.
+  ///
+  /// What is lent stays as it is until it is taken: a partial sum that another replica owns changes when that one has
+  /// sent the whole sum, and so has taken ours; or with the next step, values with the next update, which begin after all
+  /// members have completed this one.
   private func send(_ key: FrameKey, to workers: [WorkerID], _ block: Memory.Block, _ bucket: Bucket) throws {
+    let pieces = try bucket.runs.compactMap { try memory.sharedBytes(block, at: $0.flatOffset, count: $0.count) }
+    if pieces.count == bucket.runs.count { return try link.lend(key, to: workers, pieces) }
     let size = MemoryLayout<Float>.size
     try link.send(key, to: workers, byteCount: bucket.bytes) { bytes in
       for run in bucket.runs {

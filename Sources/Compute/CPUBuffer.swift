@@ -46,25 +46,35 @@ struct Pages {
 /// A tensor's memory on the CPU.
 final class CPUBuffer: Storage {
   let address: UnsafeMutableRawPointer
-  private let pages: Pages
+  /// What it lies in: memory that others can read, or pages of its own.
+  private let block: (any SharedBlock)?
+  private let pages: Pages?
   private let budget: MemoryBudget
+  var isShared: Bool { block != nil }
 
-  init(type: ElementType, count: Int, budget: MemoryBudget) throws(DeviceError) {
+  /// - Parameter shared: where to put it, if there is room.
+  init(type: ElementType, count: Int, budget: MemoryBudget, shared: (any SharedMemory)?) throws(DeviceError) {
     let (bytes, overflow) = count.multipliedReportingOverflow(by: type.sizeBytes)
     if overflow { throw .outOfMemory(requestedBytes: .max, limitBytes: budget.limitBytes ?? .max) }
     try budget.take(bytes)
-    guard let pages = Pages(atLeast: bytes) else {
-      budget.give(back: bytes)
-      throw .outOfMemory(requestedBytes: bytes, limitBytes: budget.limitBytes ?? budget.usedBytes)
-    }
-    self.pages = pages
     self.budget = budget
-    address = pages.address
+    block = shared?.allocate(byteCount: bytes)
+    if let block {
+      pages = nil
+      address = block.address
+    } else {
+      guard let pages = Pages(atLeast: bytes) else {
+        budget.give(back: bytes)
+        throw .outOfMemory(requestedBytes: bytes, limitBytes: budget.limitBytes ?? budget.usedBytes)
+      }
+      self.pages = pages
+      address = pages.address
+    }
     super.init(type: type, count: count)
   }
 
   deinit {
-    pages.unmap()
+    pages?.unmap()
     budget.give(back: count * type.sizeBytes)
   }
 }

@@ -27,6 +27,7 @@ public final class CPUDevice: Device {
   let own: OwnProducts
   /// The operand of a product that all threads read, packed for our own kernels.
   let packed: ScratchMemory
+  let sharedMemory: (any SharedMemory)?
   private var fault: DeviceError?
 
   /// - Parameters:
@@ -34,9 +35,11 @@ public final class CPUDevice: Device {
   ///   - memoryLimitBytes: `allocate` throws rather than pass it.
   ///   - instructionSet: the best of this processor where nil.
   ///   - pin: ties helper thread i to processor i.
-  public init(threads: Int, memoryLimitBytes: Int? = nil, instructionSet: InstructionSet? = nil, pin: Bool = false)
-    throws(DeviceError)
-  {
+  ///   - sharedMemory: where ``allocateShared(_:_:)`` puts tensors.
+  public init(
+    threads: Int, memoryLimitBytes: Int? = nil, instructionSet: InstructionSet? = nil, pin: Bool = false,
+    sharedMemory: (any SharedMemory)? = nil
+  ) throws(DeviceError) {
     let (chosen, kernels) = try Processor.kernels(instructionSet)
     // oneDNN cuts sums by its own number of threads: unless that is one, results would depend on the host.
     guard onednn_use_one_thread() == 0 else {
@@ -45,6 +48,7 @@ public final class CPUDevice: Device {
           "this oneDNN was built with a thread runtime that cannot be held to one thread; use one built with OpenMP")
     }
     self.instructionSet = chosen
+    self.sharedMemory = sharedMemory
     self.kernels = kernels
     let budget = MemoryBudget(limitBytes: memoryLimitBytes)
     self.budget = budget
@@ -72,6 +76,10 @@ public final class CPUDevice: Device {
   // MARK: Memory
 
   public func allocate(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor {
+    try allocate(type, shape, in: nil)
+  }
+
+  func allocate(_ type: ElementType, _ shape: Extents, in shared: (any SharedMemory)?) throws(DeviceError) -> Tensor {
     var count = 1
     for extent in shape {
       precondition(extent >= 0, "negative extent in shape \(shape)")
@@ -79,7 +87,7 @@ public final class CPUDevice: Device {
       if overflow { throw .outOfMemory(requestedBytes: .max, limitBytes: budget.limitBytes ?? .max) }
       count = product
     }
-    let buffer = try CPUBuffer(type: type, count: count, budget: budget)
+    let buffer = try CPUBuffer(type: type, count: count, budget: budget, shared: shared)
     return Tensor(storage: buffer, offset: 0, shape: shape)
   }
 

@@ -20,6 +20,10 @@ public protocol Device: AnyObject {
 
   // MARK: Memory
   func allocate(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor  // zero-filled
+  /// As `allocate`, where other processes can read the tensor, if there is such memory: for what is exchanged with them.
+  func allocateShared(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor
+  /// Waits for the tensor's value and says where it lies, if other processes can read it there; else nil.
+  func sharedBytes(of tensor: Tensor) throws(DeviceError) -> UnsafeRawBufferPointer?
   /// Copies host bytes of the tensor's own element type.
   func upload(_ bytes: UnsafeRawBufferPointer, to tensor: Tensor)
   /// Waits for the tensor's value and copies it to the host in its own element type.

@@ -36,7 +36,9 @@ extension Stage {
   }
 
   /// A zeroed flat float32 buffer laid out as `values`.
-  public func makeGradient() throws -> Tensor { try device.allocate(.float32, [layout.count]) }
+  public func makeGradient() throws -> Tensor {
+    isShared ? try device.allocateShared(.float32, [layout.count]) : try device.allocate(.float32, [layout.count])
+  }
 
   /// Brings the compute-type copies up to date with `values`; nothing to do in float32. Call it after
   /// `values` was changed by anything but an optimizer that was given the copies.
@@ -60,8 +62,10 @@ struct FixedTensors {
   let cosine, sine: Tensor  // [T, E/2]
   let sinusoids: Tensor  // [noise levels, C]
 
-  init(_ extent: StageExtent, _ layout: StageLayout, _ allocate: TensorAllocator) throws(DeviceError) {
-    values = try allocate(.float32, layout.count)
+  init(_ extent: StageExtent, _ layout: StageLayout, _ allocate: TensorAllocator, isShared: Bool = false)
+    throws(DeviceError)
+  {
+    values = try allocate(.float32, layout.count, isShared: isShared)
     copies = extent.precision == .float32 ? nil : try allocate(extent.precision.computeType, layout.copyCount)
     let rotaryRows = extent.layers.isEmpty ? 0 : extent.positions
     cosine = try allocate(.float32, rotaryRows, extent.model.headSize / 2)

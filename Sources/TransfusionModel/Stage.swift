@@ -15,6 +15,7 @@ public final class Stage {
   public let limits: MicrobatchLimits
   public let precision: Precision
   public let device: any Device
+  let isShared: Bool
   /// The stage's tensors in canonical order.
   public let parameters: [StageParameter]
   /// Flat float32 master weights; `StageParameter.view` finds a tensor in it.
@@ -36,10 +37,11 @@ public final class Stage {
   ///   - recompute: keep only each layer's input and repeat its forward pass in the backward pass; same bits,
   ///     less memory, a third more work.
   ///   - slots: microbatches in flight at once.
+  ///   - isShared: other replicas read values and gradients where they lie, on devices that can share memory.
   /// - Throws: `ModelConfigurationError`, or `DeviceError` when memory does not suffice.
   public init(
     _ configuration: ModelConfiguration, units: Range<Int>, limits: MicrobatchLimits, precision: Precision,
-    recompute: Bool, slots: Int, device: any Device
+    recompute: Bool, slots: Int, device: any Device, isShared: Bool = false
   ) throws {
     try configuration.validate()
     precondition(!units.isEmpty && units.lowerBound >= 0 && units.upperBound <= configuration.unitCount)
@@ -49,6 +51,7 @@ public final class Stage {
     self.limits = limits
     self.precision = precision
     self.device = device
+    self.isShared = isShared
     let extent = StageExtent(
       model: configuration, units: units, limits: limits, precision: precision, recompute: recompute)
     self.extent = extent
@@ -57,7 +60,7 @@ public final class Stage {
     parameters = layout.parameters
 
     let allocate = TensorAllocator(device)
-    let fixed = try FixedTensors(extent, layout, allocate)
+    let fixed = try FixedTensors(extent, layout, allocate, isShared: isShared)
     values = fixed.values
     copies = fixed.copies
     let workspace = try Workspace(extent, allocate)

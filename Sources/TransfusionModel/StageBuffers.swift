@@ -9,12 +9,12 @@ final class TensorAllocator {
 
   init(_ device: (any Device)?) { self.device = device }
 
-  func callAsFunction(_ type: ElementType, _ shape: Int...) throws(DeviceError) -> Tensor {
+  func callAsFunction(_ type: ElementType, _ shape: Int..., isShared: Bool = false) throws(DeviceError) -> Tensor {
     bytes += shape.reduce(1, *) * type.sizeBytes
     guard let device else {
       return Tensor(storage: Storage(type: type, count: shape.reduce(1, *)), offset: 0, shape: Extents(shape))
     }
-    return try device.allocate(type, Extents(shape))
+    return isShared ? try device.allocateShared(type, Extents(shape)) : try device.allocate(type, Extents(shape))
   }
 }
 

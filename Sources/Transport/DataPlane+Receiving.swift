@@ -180,20 +180,33 @@ extension DataPlane {
     return chunks
   }
 
+  /// Whether what lies in a peer's memory is still the frame that it said.
+  private func check(
+    _ segment: MappedSegment, _ payloadOffset: Int, _ stamp: UInt32, _ key: FrameKey, _ worker: WorkerID
+  ) throws(DataPlaneError) {
+    guard segment.stamp(payloadOffset: payloadOffset) == stamp else {
+      throw .corrupted(key: key, from: worker, reason: "its sender took it back while it was read")
+    }
+  }
+
   /// Checks a chunk and hands it over. Runs without the lock: this is where the time goes.
   private func use(
     _ chunk: Mailbox.Chunk, _ key: FrameKey, _ worker: WorkerID, _ body: (UnsafeRawBufferPointer, Int) -> Bool
   ) throws(DataPlaneError) -> Bool {
     switch chunk.content {
     case .region(let segment, let payloadOffset, let stamp):
-      func check() throws(DataPlaneError) {
-        guard segment.stamp(payloadOffset: payloadOffset) == stamp else {
-          throw .corrupted(key: key, from: worker, reason: "its sender took it back while it was read")
-        }
-      }
-      try check()
+      try check(segment, payloadOffset, stamp, key, worker)
       guard body(segment.payload(at: payloadOffset, count: chunk.count), chunk.offset) else { return false }
-      try check()
+      try check(segment, payloadOffset, stamp, key, worker)
+      return true
+    case .lent(let pieces, let table, let payloadOffset, let stamp):
+      try check(table, payloadOffset, stamp, key, worker)
+      var offset = chunk.offset
+      for piece in pieces {
+        guard body(piece.segment.lent(at: piece.offset, count: piece.count), offset) else { return false }
+        offset += piece.count
+      }
+      try check(table, payloadOffset, stamp, key, worker)
       return true
     case .message(let message, let checksum):
       return try message.withBytes { payload throws(DataPlaneError) in

@@ -47,6 +47,50 @@ extension DataPlane {
     try enqueue(key, .bytes, memory, to: workers, generation, checksums)
   }
 
+  /// Sends a frame whose bytes stay where they are; see `Link`.
+  ///
+  /// Workers on this host read them there if all of them lie in ``lendableMemory(byteCount:)``; for others they are
+  /// copied.
+  /// - Throws: ``DataPlaneError``
+  public func lend(_ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer]) throws {
+    let (generation, sharing) = try admit(workers)
+    guard !sharing.isEmpty, let extents = extents(of: pieces),
+      let table = arena.lentMemory(bytes: ExtentTable.sizeBytes(extents.count))
+    else { return try sendCopies(key, to: workers, pieces) }
+    let others = workers.filter { !sharing.contains($0) }
+    if !others.isEmpty { try sendCopies(key, to: others, pieces) }
+    ExtentTable(
+      extents.map { ExtentTable.Extent(segment: $0.segment.offer.number, offset: $0.offset, count: $0.count) }
+    ).write(into: table.mutableBytes)
+    try enqueue(sharing, generation) {
+      OutboundFrame(key, lending: extents, table: table, chunkBytes: limits.chunkBytes)
+    }
+  }
+
+  /// One frame of several pieces, copied.
+  private func sendCopies(_ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer]) throws {
+    try send(key, to: workers, byteCount: pieces.reduce(0) { $0 + $1.count }) { bytes in
+      var offset = 0
+      for piece in pieces {
+        UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<offset + piece.count]).copyMemory(from: piece)
+        offset += piece.count
+      }
+    }
+  }
+
+  /// Where the pieces lie; nil when they cannot be lent.
+  private func extents(of pieces: [UnsafeRawBufferPointer]) -> [LendableRegister.Extent]? {
+    var extents: [LendableRegister.Extent] = []
+    extents.reserveCapacity(pieces.count)
+    for piece in pieces where !piece.isEmpty {
+      guard piece.count % Mailbox.pieceUnitBytes == 0, let extent = lendable.extent(of: piece),
+        extent.offset % Mailbox.pieceUnitBytes == 0
+      else { return nil }
+      extents.append(extent)
+    }
+    return (1...ExtentTable.limit).contains(extents.count) ? extents : nil
+  }
+
   /// Waits until the peers have taken all that was sent: for who wants to close after its last frame.
   /// - Returns: false when that took longer.
   public func drain(timeoutSeconds: Double) -> Bool {
@@ -81,12 +125,18 @@ extension DataPlane {
     _ key: FrameKey, _ element: FrameElement, _ memory: FrameMemory, to workers: [WorkerID], _ generation: Generation,
     _ checksums: [UInt32]
   ) throws(DataPlaneError) {
+    try enqueue(workers, generation) {
+      OutboundFrame(key, element, memory, chunkBytes: limits.chunkBytes, checksums: checksums)
+    }
+  }
+
+  /// - Parameter make: a frame of its own for each worker.
+  private func enqueue(_ workers: [WorkerID], _ generation: Generation, _ make: () -> OutboundFrame)
+    throws(DataPlaneError)
+  {
     try shared.withLock { state throws(DataPlaneError) in
       for worker in workers { _ = try state.member(generation, peer: worker) }
-      for worker in workers {
-        let frame = OutboundFrame(key, element, memory, chunkBytes: limits.chunkBytes, checksums: checksums)
-        state.commands.append(.send(frame, to: worker))
-      }
+      for worker in workers { state.commands.append(.send(make(), to: worker)) }
     }
     waker.wake()
   }

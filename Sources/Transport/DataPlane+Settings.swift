@@ -1,3 +1,4 @@
+import Foundation
 import Wire
 
 /// Bounds of the data plane; all processes of a run use the same.
@@ -11,6 +12,9 @@ public struct DataPlaneLimits: Sendable {
   /// Memory that this process shares with peers on its host, and that it maps of each of them; 0 sends
   /// everything through sockets.
   public var sharedBytes: Int
+  /// Memory from which this process lends frames where they lie (``DataPlane/lendableMemory(byteCount:)``), and that it
+  /// maps of each peer besides; the host's memory by default.
+  public var lentBytes: Int
   /// Silence after which `receive` gives up.
   public var receiveTimeoutSeconds: Double
   /// Silence after which a frame that is awaited is asked for again, and a sender introduces itself again:
@@ -20,7 +24,7 @@ public struct DataPlaneLimits: Sendable {
   /// - Precondition: `chunkBytes` is a multiple of 4 in 4...1 MiB, and the window holds at least one chunk.
   public init(
     chunkBytes: Int = WireLimits.chunkBytes, windowBytes: Int = 32 << 20, sendQueueBytes: Int = 8 << 30,
-    sharedBytes: Int = 1 << 30, receiveTimeoutSeconds: Double = 300, retrySeconds: Double = 5
+    sharedBytes: Int = 1 << 30, lentBytes: Int? = nil, receiveTimeoutSeconds: Double = 300, retrySeconds: Double = 5
   ) {
     precondition((4...WireLimits.chunkBytes).contains(chunkBytes) && chunkBytes % Mailbox.pieceUnitBytes == 0)
     precondition(windowBytes >= chunkBytes + FrameHeader.sizeBytes)
@@ -28,6 +32,7 @@ public struct DataPlaneLimits: Sendable {
     self.windowBytes = windowBytes
     self.sendQueueBytes = sendQueueBytes
     self.sharedBytes = sharedBytes
+    self.lentBytes = lentBytes ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
     self.receiveTimeoutSeconds = receiveTimeoutSeconds
     self.retrySeconds = retrySeconds
   }
@@ -42,10 +47,14 @@ public struct DataPlaneCounters: Hashable, Sendable {
   public var receivedBytes: UInt64 = 0
   /// Frames that came through memory shared with their sender.
   public var receivedPlacedFrames: UInt64 = 0
+  /// Frames that were read where their sender keeps them.
+  public var receivedLentFrames: UInt64 = 0
   /// Segments of peers that could not be mapped, or were not what they were said to be.
   public var refusedSegments: UInt64 = 0
-  /// Bytes of our memory that is shared with peers.
+  /// Bytes of our memory that frames are written into for peers on this host.
   public var sharedBytes: Int = 0
+  /// Bytes of peers' memory that is mapped here.
+  public var mappedBytes: Int = 0
   /// Messages that are no frames of ours.
   public var garbageMessages: UInt64 = 0
   /// Frames of another run, or of a worker that has no part in the generation.

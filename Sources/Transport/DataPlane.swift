@@ -8,7 +8,8 @@ import Wire
 /// talk to it through a command queue and an eventfd. Between hosts frames travel in chunks of 1 MiB, each with
 /// its header (``Wire/FrameHeader``) and checksum. Peers on one host invite each other to read frames where their
 /// sender wrote them: then only headers travel, and a frame's bytes stay in the sender's memory until its
-/// receiver says that it has taken them. What cannot be shared goes through sockets, without a difference that
+/// receiver says that it has taken them. Tensors in ``lendableMemory(byteCount:)`` are not even written into frames: they
+/// are read where they lie (``lend(_:to:_:)``). What cannot be shared goes through sockets, without a difference that
 /// callers see.
 ///
 /// Order of a generation: `enter` introduces this worker to its peers; a peer grants a window as soon as it
@@ -24,6 +25,7 @@ public final class DataPlane: Sendable {
   let shared: Monitor<DataPlaneState>
   let waker: Waker
   let arena: FrameArena
+  let lendable: LendableRegister
 
   /// Binds and starts the I/O thread.
   /// - Parameters:
@@ -49,10 +51,12 @@ public final class DataPlane: Sendable {
     self.waker = waker
     self.shared = shared
     self.arena = arena
+    lendable = LendableRegister(
+      limit: limits.sharedBytes > 0 && HostIdentity.ours != nil ? limits.lentBytes : 0, note: note)
     let thread = Thread {
       DataPlaneLoop.run(
         bind: address, keys: keys, allowPlaintext: allowPlaintext, limits: limits, shared: shared, waker: waker,
-        note: note)
+        arena: arena, note: note)
     }
     thread.name = "data plane"
     thread.start()
@@ -108,9 +112,18 @@ public final class DataPlane: Sendable {
       state.sharingPeers = []
       state.sharedByPeers = []
       state.commands.append(.enter(membership))
+      // Before anybody can lend in the new one.
+      arena.takeBackLent()
     }
     waker.wake()
   }
+
+  /// Memory that frames can be lent from (``lend(_:to:_:)``), zero-filled; nil where there is none to be shared.
+  public func lendableMemory(byteCount: Int) -> LendableMemory? { lendable.allocate(byteCount: byteCount) }
+
+  /// What was lent in this generation is about to change, though a peer may not have taken it: one that still reads it
+  /// gets an error. `enter` does so, too.
+  public func takeBackLent() { arena.takeBackLent() }
 
   /// Ends every `send` and `receive`, those that run and those to come, until the next `enter`.
   public func interrupt(reason: String) {

@@ -14,6 +14,7 @@ final class DataPlaneLoop {
   private let shared: Monitor<DataPlaneState>
   private let waker: Waker
   private let note: @Sendable (String) -> Void
+  private let arena: FrameArena
   /// Nil where memory cannot be shared, or must not.
   private let identity: HostIdentity?
   private let context: ZeroMQContext
@@ -32,7 +33,12 @@ final class DataPlaneLoop {
   private var earlyOpens: [EarlySender: EarlyOpen] = [:]
   private static let earlyOpensLimit = 4_096
   /// Segments of peers, by their number; kept over generations.
-  private var mapped: [WorkerID: [UInt32: MappedSegment]] = [:]
+  private var mapped: [WorkerID: [UInt32: MappedSegment]] = [:] {
+    didSet { counted.mappedBytes = mapped.values.joined().reduce(0) { $0 + $1.value.offer.segmentBytes } }
+  }
+  /// Peers of this generation some of whose memory cannot be mapped: all their frames come through sockets.
+  private var unmappable: Set<WorkerID> = []
+  private static let segmentsPerPeer = 1_024
   private var counted = DataPlaneCounters()
   private let clock = ContinuousClock()
   private var lastOpened = ContinuousClock().now
@@ -68,12 +74,12 @@ final class DataPlaneLoop {
   /// The body of the thread: until told to stop.
   static func run(
     bind: Endpoint, keys: KeyPair?, allowPlaintext: Bool, limits: DataPlaneLimits, shared: Monitor<DataPlaneState>,
-    waker: Waker, note: @escaping @Sendable (String) -> Void
+    waker: Waker, arena: FrameArena, note: @escaping @Sendable (String) -> Void
   ) {
     // The sockets' own threads inherit it.
     csystem_prefer_short_turns()
     do throws(TransportError) {
-      let loop = try DataPlaneLoop(bind, keys, allowPlaintext, limits, shared, waker, note)
+      let loop = try DataPlaneLoop(bind, keys, allowPlaintext, limits, shared, waker, arena, note)
       defer { loop.authenticator?.leave(loop.router) }
       shared.change { $0.start = .listening(loop.endpoint) }
       try loop.work()
@@ -88,13 +94,14 @@ final class DataPlaneLoop {
 
   private init(
     _ bind: Endpoint, _ keys: KeyPair?, _ allowPlaintext: Bool, _ limits: DataPlaneLimits,
-    _ shared: Monitor<DataPlaneState>, _ waker: Waker, _ note: @escaping @Sendable (String) -> Void
+    _ shared: Monitor<DataPlaneState>, _ waker: Waker, _ arena: FrameArena, _ note: @escaping @Sendable (String) -> Void
   ) throws(TransportError) {
     self.keys = keys
     self.limits = limits
     self.allowPlaintext = allowPlaintext
     self.shared = shared
     self.waker = waker
+    self.arena = arena
     self.note = note
     identity = limits.sharedBytes > 0 ? .ours : nil
     context = try ZeroMQContext()
@@ -182,7 +189,7 @@ final class DataPlaneLoop {
       outbound.append(
         OutboundPeer(
           worker, socket: socket, run: membership.tag, generation: membership.generation, me: membership.me,
-          identity: identity))
+          identity: identity, arena: arena))
       var peer = InboundPeer(grantedBytes: limits.windowBytes)
       let sender = EarlySender(worker: worker, key: membership.publicKeys[worker]?.text)
       if let early = earlyOpens[sender], early.tag == membership.tag, early.generation == membership.generation {
@@ -192,8 +199,11 @@ final class DataPlaneLoop {
       }
       inbound[worker] = peer
     }
+    unmappable = []
     earlyOpens = earlyOpens.filter { $0.value.generation > membership.generation }
     mapped = mapped.filter { membership.peers[$0.key] != nil }
+    // Tensors of the generation before, which their owners may have given back.
+    for worker in mapped.keys { mapped[worker] = mapped[worker]?.filter { $0.key < LendableRegister.firstNumber } }
   }
 
   private func security(toward worker: WorkerID, in membership: Membership) -> Socket.Security {
@@ -255,7 +265,8 @@ final class DataPlaneLoop {
         guard let offer: SegmentOffer = content(header, parts[2], SegmentOffer.init(reading:)) else { break }
         map(offer, header)
       case .placed where parts.count == 2: acceptPlaced(header)
-      case .open, .data, .grant, .want, .resend, .taken, .invite, .share, .placed, .refuse:
+      case .lent where parts.count == 2: acceptLent(header)
+      case .open, .data, .grant, .want, .resend, .taken, .invite, .share, .placed, .lent, .refuse:
         counted.garbageMessages += 1
       }
     }
@@ -303,7 +314,7 @@ final class DataPlaneLoop {
         peer.refused()
         share(with: peer.worker, false)
         note("\(peer.worker) cannot read this process's memory: tensors for it go through sockets")
-      case .open, .data, .share, .placed: counted.garbageMessages += 1
+      case .open, .data, .share, .placed, .lent: counted.garbageMessages += 1
       }
     }
   }
@@ -375,19 +386,28 @@ final class DataPlaneLoop {
     guard isOfThisGeneration(header) else { return }
     let sender = header.sender
     if mapped[sender]?[offer.number]?.offer == offer {
-      shared.withLock { _ = $0.sharedByPeers.insert(sender) }
+      if !unmappable.contains(sender) { shared.withLock { _ = $0.sharedByPeers.insert(sender) } }
       return
     }
-    let others = (mapped[sender] ?? [:]).values.reduce(0) {
-      $0 + ($1.offer.number == offer.number ? 0 : $1.offer.segmentBytes)
+    // Tensors, and frames: each kind has its own limit.
+    let isLendable = offer.number >= LendableRegister.firstNumber
+    let others = (mapped[sender] ?? [:]).values.reduce(0) { sum, other in
+      let counts =
+        other.offer.number != offer.number
+        && (other.offer.number >= LendableRegister.firstNumber) == isLendable
+      return sum + (counts ? other.offer.segmentBytes : 0)
     }
+    let limit = isLendable ? limits.lentBytes : limits.sharedBytes
     do throws(TransportError) {
-      guard identity != nil, others + offer.segmentBytes <= limits.sharedBytes else {
+      guard identity != nil, mapped[sender, default: [:]].count < Self.segmentsPerPeer,
+        others + offer.segmentBytes <= limit
+      else {
         throw .library(operation: "mapping a peer's memory", code: 0, message: "it is over the limit of this process")
       }
       mapped[sender, default: [:]][offer.number] = try MappedSegment(offer)
-      shared.withLock { _ = $0.sharedByPeers.insert(sender) }
+      if !unmappable.contains(sender) { shared.withLock { _ = $0.sharedByPeers.insert(sender) } }
     } catch {
+      unmappable.insert(sender)
       counted.refusedSegments += 1
       note("memory of \(sender) cannot be read, its tensors come through sockets: \(error)")
       shared.withLock { _ = $0.sharedByPeers.remove(sender) }
@@ -423,6 +443,44 @@ final class DataPlaneLoop {
         count: header.totalBytes, charged: header.charged))
   }
 
+  private func acceptLent(_ header: FrameHeader) {
+    guard isOfThisGeneration(header) else { return }
+    let segments = mapped[header.sender] ?? [:]
+    guard let table = segments[UInt32(header.chunkBytes)], header.totalBytes > 0,
+      let pieces = lentPieces(table, at: header.chunkOffset, in: segments), pieces.bytes == header.totalBytes
+    else {
+      counted.violations += 1
+      return
+    }
+    accept(
+      header,
+      Mailbox.Chunk(
+        content: .lent(
+          pieces.pieces, table: table, payloadOffset: header.chunkOffset, stamp: header.payloadChecksum),
+        offset: 0, count: header.totalBytes, charged: header.charged))
+  }
+
+  /// What a table in a peer's memory names, each piece found to be within a segment that was offered before. The peer may
+  /// change the table meanwhile: it is read once.
+  private func lentPieces(_ table: MappedSegment, at offset: Int, in segments: [UInt32: MappedSegment])
+    -> (pieces: [Mailbox.LentPiece], bytes: Int)?
+  {
+    guard table.holds(payloadOffset: offset, count: ExtentTable.headBytes) else { return nil }
+    guard let count = try? ExtentTable.count(reading: table.payload(at: offset, count: ExtentTable.headBytes)),
+      table.holds(payloadOffset: offset, count: ExtentTable.sizeBytes(count))
+    else { return nil }
+    let copy = [UInt8](table.payload(at: offset, count: ExtentTable.sizeBytes(count)))
+    guard let read = try? copy.withUnsafeBytes({ try ExtentTable(reading: $0) }) else { return nil }
+    var pieces: [Mailbox.LentPiece] = []
+    for extent in read.extents {
+      guard let segment = segments[extent.segment], extent.count > 0, extent.count % Mailbox.pieceUnitBytes == 0,
+        extent.offset % Mailbox.pieceUnitBytes == 0, segment.holds(lentAt: extent.offset, count: extent.count)
+      else { return nil }
+      pieces.append(Mailbox.LentPiece(segment: segment, offset: extent.offset, count: extent.count))
+    }
+    return (pieces, read.totalBytes)
+  }
+
   // MARK: Into the mailbox
 
   private func accept(_ header: FrameHeader, _ chunk: Mailbox.Chunk) {
@@ -456,7 +514,11 @@ final class DataPlaneLoop {
       }
       counted.receivedChunks += 1
       counted.receivedBytes += UInt64(chunk.count)
-      if case .region = chunk.content { counted.receivedPlacedFrames += 1 }
+      switch chunk.content {
+      case .message: break
+      case .region: counted.receivedPlacedFrames += 1
+      case .lent: counted.receivedLentFrames += 1
+      }
       counted.heldBytesPeak = max(counted.heldBytesPeak, state.mailbox.heldBytes[header.sender] ?? 0)
     }
   }

@@ -37,6 +37,8 @@ final class FrameArena: Sendable {
     var keptBytes = 0
     var outstandingBytes = 0
     var stamp: UInt32 = 0
+    /// Of frames whose bytes lie elsewhere, by their stamp.
+    var lent: [UInt32: FrameMemory.Region] = [:]
   }
   // Safe because the pointers in it are memory that nobody uses until it is given out under the lock.
   private final class Guarded: @unchecked Sendable {
@@ -77,6 +79,23 @@ final class FrameArena: Sendable {
     }
     return FrameMemory(
       memory: reused ?? .allocate(byteCount: capacity, alignment: 64), count: bytes, region: nil, arena: self)
+  }
+
+  /// As `memory`, for a frame whose bytes are lent: its stamp can be taken back before the frame is. Nil when there is no
+  /// shared memory left.
+  func lentMemory(bytes: Int) -> FrameMemory? {
+    let frame = memory(bytes: bytes, shared: true)
+    guard let region = frame.region else { return nil }
+    guarded.lock.withLock { guarded.state.lent[region.stamp] = region }
+    return frame
+  }
+
+  /// What is lent is about to change: whoever still reads it finds out.
+  func takeBackLent() {
+    guarded.lock.withLock {
+      for region in guarded.state.lent.values { region.segment.setStamp(0, payloadOffset: region.payloadOffset) }
+      guarded.state.lent = [:]
+    }
   }
 
   /// A power of two or one and a half of it, so that frames of about one size use each other's blocks.
@@ -147,6 +166,7 @@ final class FrameArena: Sendable {
       let range = start..<start + Self.room(frame.count)
       guarded.lock.withLock {
         guarded.state.outstandingBytes -= frame.count
+        guarded.state.lent[region.stamp] = nil
         guarded.state.segments[Int(region.segment.offer.number)].give(back: range)
       }
       return
@@ -185,6 +205,9 @@ final class FrameMemory: @unchecked Sendable {
     self.arena = arena
   }
   deinit { arena.take(back: self) }
+
+  /// Whether it is in shared memory, and not taken back.
+  var isPlaced: Bool { region.map { $0.segment.stamp(payloadOffset: $0.payloadOffset) == $0.stamp } ?? false }
 
   var mutableBytes: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(start: memory, count: count) }
   func bytes(_ range: Range<Int>) -> UnsafeRawBufferPointer {

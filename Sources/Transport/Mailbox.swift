@@ -17,14 +17,23 @@ struct Mailbox {
     case message(Message, checksum: UInt32)
     /// In the sender's memory, until we say that we have taken them.
     case region(MappedSegment, payloadOffset: Int, stamp: UInt32)
+    /// In several places of the sender's memory, as a table with this stamp said.
+    case lent([LentPiece], table: MappedSegment, payloadOffset: Int, stamp: UInt32)
 
     /// What they take of our memory.
     func heldBytes(_ count: Int) -> Int {
       switch self {
       case .message: count
       case .region: 0
+      case .lent(let pieces, _, _, _): ExtentTable.sizeBytes(pieces.count)
       }
     }
+  }
+  /// Bytes in a peer's memory, within its segment.
+  struct LentPiece {
+    let segment: MappedSegment
+    let offset: Int
+    let count: Int
   }
   struct Chunk {
     let content: Content
@@ -46,7 +55,7 @@ struct Mailbox {
     var begun: Bool { element != nil }
     var complete: Bool { begun && arrivedBytes == totalBytes }
   }
-  /// Chunks of a frame end at multiples of it.
+  /// Chunks of a frame, and the pieces of a lent one, begin and end at multiples of it.
   static let pieceUnitBytes = 4
   private(set) var heldBytes: [WorkerID: Int] = [:]
   var frames: [Slot: Frame] = [:]

@@ -8,8 +8,10 @@ final class OutboundFrame: @unchecked Sendable {
   let key: FrameKey
   let element: FrameElement
   let totalBytes: Int
-  /// Until the receiver has it.
+  /// Until the receiver has it: its bytes, or the table of what is lent.
   private(set) var memory: FrameMemory?
+  /// Where the bytes of a frame lie that stay where they are; empty for others.
+  private(set) var lent: [LendableRegister.Extent] = []
   private let chunkBytes: Int
   /// Of each chunk; those of a frame that was expected to be placed are made when they are needed.
   private var checksums: [UInt32]
@@ -24,6 +26,40 @@ final class OutboundFrame: @unchecked Sendable {
     totalBytes = memory.count
     self.chunkBytes = chunkBytes
     self.checksums = checksums
+  }
+
+  /// A frame of bytes that stay where they are.
+  /// - Parameter table: their ``Wire/ExtentTable``.
+  init(_ key: FrameKey, lending lent: [LendableRegister.Extent], table: FrameMemory, chunkBytes: Int) {
+    self.key = key
+    element = .bytes
+    memory = table
+    self.lent = lent
+    totalBytes = lent.reduce(0) { $0 + $1.count }
+    self.chunkBytes = chunkBytes
+    checksums = []
+  }
+
+  /// Copies what was to be lent: the receiver cannot read it where it lies.
+  /// - Returns: false when its owner took it back, maybe while it was copied: then it is sent to nobody.
+  func gather(from arena: FrameArena) -> Bool {
+    guard let table = memory, table.isPlaced else {
+      finish()
+      return false
+    }
+    let gathered = arena.memory(bytes: totalBytes, shared: false)
+    var offset = 0
+    for extent in lent {
+      (gathered.memory + offset).copyMemory(from: extent.segment.memory + extent.offset, byteCount: extent.count)
+      offset += extent.count
+    }
+    guard table.isPlaced else {
+      finish()
+      return false
+    }
+    memory = gathered
+    lent = []
+    return true
   }
 
   /// The checksums of a frame's chunks.
@@ -57,5 +93,6 @@ final class OutboundFrame: @unchecked Sendable {
   func finish() {
     isSent = true
     memory = nil
+    lent = []
   }
 }

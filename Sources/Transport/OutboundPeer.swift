@@ -10,6 +10,7 @@ final class OutboundPeer {
   private let me: WorkerID
 
   private let identity: HostIdentity?
+  private let arena: FrameArena
 
   private var opened = false
   /// The peer has invited us to share memory, and has not refused since.
@@ -30,8 +31,12 @@ final class OutboundPeer {
   private var wantedInOrder: [FrameKey] = []
   private static let wantedLimit = 4_096
 
-  init(_ worker: WorkerID, socket: Socket, run: RunTag, generation: Generation, me: WorkerID, identity: HostIdentity?) {
+  init(
+    _ worker: WorkerID, socket: Socket, run: RunTag, generation: Generation, me: WorkerID, identity: HostIdentity?,
+    arena: FrameArena
+  ) {
     self.identity = identity
+    self.arena = arena
     self.worker = worker
     self.socket = socket
     self.run = run
@@ -96,9 +101,11 @@ final class OutboundPeer {
   }
 
   private func isPlaced(_ frame: OutboundFrame) -> Bool { sharing && frame.canBePlaced }
-  /// What the next message of a frame takes of the peer's memory: of a placed one only its header.
+  /// What the next message of a frame takes of the peer's memory: of a placed one only its header, of a lent one
+  /// its table.
   private func cost(_ frame: OutboundFrame) -> Int {
-    Mailbox.cost(chunkBytes: isPlaced(frame) ? 0 : frame.nextChunk.count)
+    guard isPlaced(frame) else { return Mailbox.cost(chunkBytes: frame.nextChunk.count) }
+    return Mailbox.cost(chunkBytes: frame.lent.isEmpty ? 0 : ExtentTable.sizeBytes(frame.lent.count))
   }
   private func mayCharge(_ frame: OutboundFrame) -> Bool { grantedBytes - chargedBytes >= cost(frame) }
 
@@ -115,12 +122,15 @@ final class OutboundPeer {
       let cost = cost(frame)
       let bytes: Int
       if isPlaced(frame), let region = memory.region {
+        for extent in frame.lent { guard try offer(extent.segment.offer) else { return } }
         guard try offer(region.segment.offer),
           try sent(socket.send(Message(placed(frame, region, charged: !isUrgent))))
         else { return }
         bytes = frame.totalBytes
         frame.setPlaced()
       } else {
+        if !frame.lent.isEmpty, !frame.gather(from: arena) { continue }
+        guard let memory = frame.memory else { return }
         let chunk = frame.nextChunk
         let header = header(
           .data, frame, charged: !isUrgent, offset: chunk.lowerBound, count: chunk.count, checksum: frame.nextChecksum)
@@ -146,7 +156,8 @@ final class OutboundPeer {
 
   private func placed(_ frame: OutboundFrame, _ region: FrameMemory.Region, charged: Bool) -> FrameHeader {
     header(
-      .placed, frame, charged: charged, offset: region.payloadOffset, count: Int(region.segment.offer.number),
+      frame.lent.isEmpty ? .placed : .lent, frame, charged: charged, offset: region.payloadOffset,
+      count: Int(region.segment.offer.number),
       checksum: region.stamp)
   }
 

@@ -40,7 +40,14 @@ final class SharedSegment: @unchecked Sendable {
   }
   deinit {
     csystem_shared_unmap(memory, sizeBytes)
+    // No frame names it any more, but peers may have it mapped until they enter another generation.
+    csystem_shared_discard(offer.descriptor, sizeBytes)
     close(offer.descriptor)
+  }
+
+  func stamp(payloadOffset: Int) -> UInt32 {
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    return memory.load(fromByteOffset: payloadOffset - Self.stampBytes, as: UInt32.self)
   }
 
   func setStamp(_ stamp: UInt32, payloadOffset: Int) {
@@ -82,6 +89,16 @@ final class MappedSegment: @unchecked Sendable {
   func holds(payloadOffset: Int, count: Int) -> Bool {
     payloadOffset >= SharedSegment.pageBytes + SharedSegment.stampBytes && payloadOffset % SharedSegment.stampBytes == 0
       && payloadOffset <= offer.segmentBytes && count <= offer.segmentBytes - payloadOffset
+  }
+  /// Whether lent bytes can lie there: after the page with the token.
+  func holds(lentAt offset: Int, count: Int) -> Bool {
+    offset >= SharedSegment.pageBytes && count >= 0 && offset <= offer.segmentBytes
+      && count <= offer.segmentBytes - offset
+  }
+  /// - Precondition: `holds`.
+  func lent(at offset: Int, count: Int) -> UnsafeRawBufferPointer {
+    precondition(holds(lentAt: offset, count: count), "outside the segment")
+    return UnsafeRawBufferPointer(start: memory + offset, count: count)
   }
   /// - Precondition: `holds`.
   func payload(at offset: Int, count: Int) -> UnsafeRawBufferPointer {

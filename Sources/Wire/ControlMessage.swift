@@ -104,7 +104,7 @@ public struct Hello: Hashable, Sendable {
   /// Measured when joining: what the planner weighs stages and leaves by.
   public var gigaflopsPerSecond: Double
   public var dataEndpoint: String
-  public static let currentProtocol: UInt32 = 3
+  public static let currentProtocol: UInt32 = 4
   public init(
     protocolVersion: UInt32 = Hello.currentProtocol, worker: WorkerID?, host: String, processID: Int32, threads: UInt32,
     memoryLimitBytes: UInt64, deviceFingerprint: String, gigaflopsPerSecond: Double, dataEndpoint: String

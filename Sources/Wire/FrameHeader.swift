@@ -31,7 +31,8 @@ public enum FrameElement: UInt8, Hashable, Sendable, CaseIterable {
 /// and verified by the owner of the sockets, who has the bytes.
 ///
 /// In `placed` messages the offset is that of the payload in the sender's segment, "chunk bytes" the number of
-/// the segment, and the payload's checksum the stamp that precedes the payload there.
+/// the segment, and the payload's checksum the stamp that precedes the payload there. In `lent` messages they say where
+/// the frame's ``ExtentTable`` lies, and "total bytes" is the size of the frame itself.
 public struct FrameHeader: Hashable, Sendable {
   public enum Purpose: UInt8, Sendable, CaseIterable {
     /// One chunk of the frame named by `key`.
@@ -54,6 +55,8 @@ public struct FrameHeader: Hashable, Sendable {
     case placed = 9
     /// The receiver could not map a segment: frames must travel as `data`.
     case refuse = 10
+    /// All of the frame named by `key` lies in several places of segments that were shared before.
+    case lent = 11
   }
   public static let sizeBytes = 88
   /// The part of the header that its own checksum covers.

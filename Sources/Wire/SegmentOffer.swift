@@ -51,6 +51,8 @@ public struct SegmentOffer: Hashable, Sendable {
   public var tokenLow: UInt64
 
   public static let sizeBytes = 40
+  /// The greatest number, which has its place in a frame's header.
+  public static let numberLimit = UInt32(WireLimits.chunkBytes)
   /// Far above what anybody shares, far below what overflows.
   public static let segmentBytesLimit: UInt64 = 1 << 40
 
@@ -81,7 +83,7 @@ public struct SegmentOffer: Hashable, Sendable {
         field: "segment.descriptor", value: "\(process), \(descriptor)", allowed: "a process and its descriptor")
     }
     guard get(12, UInt32.self) == 0 else { throw .malformed(what: "the offer of a segment", reason: "not zeros") }
-    number = try WireLimits.number(get(0, UInt32.self), "segment.number", atMost: UInt32(WireLimits.chunkBytes))
+    number = try WireLimits.number(get(0, UInt32.self), "segment.number", atMost: Self.numberLimit)
     let size = try WireLimits.number(get(16, UInt64.self), "segment.bytes", atMost: Self.segmentBytesLimit)
     segmentBytes = Int(size)
     tokenHigh = get(24, UInt64.self)

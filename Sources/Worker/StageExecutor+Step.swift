@@ -53,7 +53,7 @@ extension StageExecutor {
     let seconds = (clock.now - start) / .seconds(1)
     progress.report(
       microbatchesPerSecond: Double(microbatches.count) / max(seconds, 1e-9),
-      memoryBytes: UInt64(ProcessMemory.residentBytes))
+      memoryBytes: progress.memoryBytes)
     progress.enter("barrier", step: step)
     return Reduced(step: step, losses: losses, norms: norms)
   }
@@ -106,9 +106,16 @@ extension StageExecutor {
     for tensor in owned {
       guard let backup = TensorOwnership.backup(of: place.replica, replicas: plan.replicaCount) else { break }
       let sum = sum(of: tensor, in: gradient)
-      try link.send(
-        sumKey(tensor, step), to: [plan.places[backup][place.stage]], byteCount: sum.count * sum.type.sizeBytes
-      ) { try device.download(sum, into: $0) }
+      let worker = plan.places[backup][place.stage]
+      // Nothing is added to it any more: the backup has taken it before it says that its sums are complete, and the next
+      // step begins after that.
+      if let bytes = try device.sharedBytes(of: sum) {
+        try link.lend(sumKey(tensor, step), to: [worker], [bytes])
+      } else {
+        try link.send(sumKey(tensor, step), to: [worker], byteCount: sum.count * sum.type.sizeBytes) {
+          try device.download(sum, into: $0)
+        }
+      }
     }
     for (position, tensor) in owned.enumerated() {
       device.sumOfSquares(sum(of: tensor, in: gradient), into: squares, at: position)

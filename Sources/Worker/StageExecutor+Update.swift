@@ -19,7 +19,9 @@ extension StageExecutor {
     // Of two replicas each has all sums, as owner or as backup.
     let hasAll = owned.count + backed.count == stage.parameters.count
     try timed(\.update, .update, step: update.step) {
-      group.beginGather(step: update.step)
+      let replicas = plan.replicaCount
+      group.beginGather(
+        step: update.step, backups: (0..<replicas).map { TensorOwnership.backup(of: $0, replicas: replicas) })
       try applyAll(update) { round in
         if hasAll { return }
         try trace.measure(.gather, step: update.step) {
@@ -36,7 +38,7 @@ extension StageExecutor {
     }
     isGathered = true
     progress.enter("barrier", step: update.step)
-    return Updated(step: update.step, phases: phases, memoryBytes: UInt64(ProcessMemory.residentBytes))
+    return Updated(step: update.step, phases: phases, memoryBytes: progress.memoryBytes)
   }
 
   /// Brings what this worker owns to the next state, without anybody else.
@@ -49,7 +51,6 @@ extension StageExecutor {
   private func applyAll(_ update: Update, applied: (_ round: Int) throws -> Void) throws {
     guard let gradient = summed else { throw WorkerError.step(reason: "asked to update before the sums were complete") }
     let scale = ClipScale.scale(sumOfSquares: update.gradientSumOfSquares, limit: configuration.optimizer.clipNorm)
-    // First: what their owners send would be updated a second time.
     for tensor in backed {
       let whole = TensorRange(tensor: tensor.index, start: 0, count: count(of: tensor), moments: tensor.offset)
       apply(whole, gradient, step: update.step, scale: scale)

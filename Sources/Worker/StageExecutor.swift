@@ -99,7 +99,7 @@ final class StageExecutor {
     let stage = try Stage(
       configuration.model, units: plan.stageUnits[place.stage], limits: source.limits,
       precision: configuration.training.precision, recompute: configuration.training.recompute,
-      slots: max(schedule.slots, evaluation.slots, 1), device: device)
+      slots: max(schedule.slots, evaluation.slots, 1), device: device, isShared: plan.replicaCount > 1)
     self.stage = stage
     counts = [Denominators](repeating: Denominators(targetTokens: 0, images: 0), count: stage.slotCount)
 

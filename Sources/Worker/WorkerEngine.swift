@@ -11,8 +11,6 @@ import TransfusionModel
 import Transport
 import Wire
 
-extension DataPlane: Link {}
-
 /// The compute thread, the checkpoint writer and the keeper of copies: orders in, what happened out.
 ///
 // Safe because `executor`, `device`, `setup` and `source` are touched by the compute thread alone once it runs;
@@ -33,7 +31,7 @@ final class WorkerEngine: @unchecked Sendable {
   let commands = BlockingQueue<Command>()
   /// What the control thread is to know.
   let outbox = BlockingQueue<WorkerEvent>()
-  let progress = WorkerProgress()
+  let progress: WorkerProgress
   /// On when the welcome asked for it.
   let trace = TraceRecorder()
 
@@ -66,7 +64,8 @@ final class WorkerEngine: @unchecked Sendable {
     self.waker = waker
     let outbox = outbox
     let trace = trace
-    let progress = progress
+    let progress = WorkerProgress { dataPlane.counters.mappedBytes }
+    self.progress = progress
     writer = CheckpointWriter(trace: trace) { message, generation in
       // The span goes first: after the last checkpoint's report nobody listens any more.
       if trace.isOn { outbox.push(.noted(.traced(Traced(trace.drain())), generation: generation)) }
@@ -83,7 +82,8 @@ final class WorkerEngine: @unchecked Sendable {
   /// Makes the device, measures it, and says who we are.
   func introduce(dataEndpoint: String) throws -> Hello {
     let device = try CPUDevice(
-      threads: options.threads, memoryLimitBytes: options.memoryLimitBytes, pin: options.pin)
+      threads: options.threads, memoryLimitBytes: options.memoryLimitBytes, pin: options.pin,
+      sharedMemory: LentTensors(dataPlane))
     self.device = device
     return Hello(
       worker: nil, host: ProcessInfo.processInfo.hostName, processID: ProcessInfo.processInfo.processIdentifier,
@@ -222,6 +222,8 @@ final class WorkerEngine: @unchecked Sendable {
     let (configuration, me, step) = (setup.configuration, command.me, prepare.fromStep)
     progress.enter("loading", step: step)
     let peers = Dictionary(prepare.peers.map { ($0.worker, $0.dataEndpoint) }) { first, _ in first }
+    // The state may be brought forward now: a worker that still reads what this one lent for a step is told so.
+    dataPlane.takeBackLent()
     let (pieces, given) = try give(prepare, me, configuration.model)
     executor?.stop()
     executor = nil
@@ -270,7 +272,7 @@ final class WorkerEngine: @unchecked Sendable {
       progress.enter("idle", step: step)
     }
     return Ready(
-      step: step, dataFingerprint: source.dataset.fingerprint, memoryBytes: UInt64(ProcessMemory.residentBytes))
+      step: step, dataFingerprint: source.dataset.fingerprint, memoryBytes: progress.memoryBytes)
   }
 
   /// What this worker gives and keeps of the state that the generation begins with, in host memory: its device's

@@ -16,6 +16,13 @@ final class WorkerProgress: Sendable {
   // Safe because every access is under `lock`.
   nonisolated(unsafe) private var state = State()
   private let lock = NSLock()
+  private let bytesOfPeers: @Sendable () -> Int
+
+  /// - Parameter bytesOfPeers: of memory that belongs to other workers of this host and is mapped here.
+  init(bytesOfPeers: @escaping @Sendable () -> Int) { self.bytesOfPeers = bytesOfPeers }
+
+  /// What this process takes of its host's memory.
+  var memoryBytes: UInt64 { UInt64(max(0, ProcessMemory.residentBytes - bytesOfPeers())) }
 
   func enter(_ phase: String, step: Step) {
     lock.withLock {

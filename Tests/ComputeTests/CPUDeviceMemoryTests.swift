@@ -17,6 +17,48 @@ import Testing
     _ = try device.allocate(.float32, [1 << 18])
   }
 
+  private final class Shelf: SharedMemory {
+    final class Block: SharedBlock {
+      let address: UnsafeMutableRawPointer
+      private let shelf: Shelf
+      init(_ byteCount: Int, _ shelf: Shelf) {
+        address = .allocate(byteCount: byteCount, alignment: 4_096)
+        address.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+        self.shelf = shelf
+      }
+      deinit {
+        shelf.blocks -= 1
+        address.deallocate()
+      }
+    }
+    var blocks = 0
+    var isEmpty = false
+    func allocate(byteCount: Int) -> (any SharedBlock)? {
+      if isEmpty { return nil }
+      blocks += 1
+      return Block(byteCount, self)
+    }
+  }
+
+  @Test func sharedTensorsLieWhereOthersReadThem() throws {
+    let shelf = Shelf()
+    let device = try CPUDevice(threads: 1, memoryLimitBytes: 1 << 20, sharedMemory: shelf)
+    do {
+      let shared = try device.allocateShared(.float32, [1_000])
+      #expect(shelf.blocks == 1 && device.allocatedBytes == 4_000)
+      device.fill(shared, with: 2)
+      let bytes = try #require(try device.sharedBytes(of: shared.slice(at: 10, shape: [20])))
+      #expect(bytes.count == 80 && bytes.bindMemory(to: Float.self).allSatisfy { $0 == 2 })
+      #expect(throws: DeviceError.self) { try device.allocateShared(.float32, [1 << 20]) }
+      // Others are the device's own, and so are shared ones when there is no more room.
+      #expect(try device.sharedBytes(of: device.allocate(.float32, [10])) == nil)
+      shelf.isEmpty = true
+      #expect(try device.sharedBytes(of: device.allocateShared(.float32, [10])) == nil)
+      #expect(shelf.blocks == 1)
+    }
+    #expect(shelf.blocks == 0 && device.allocatedBytes == 0)
+  }
+
   @Test func impossibleShapesAreErrors() throws {
     let device = try CPUDevice(threads: 1)
     #expect(throws: DeviceError.self) { try device.allocate(.float32, [Int.max, 2]) }

@@ -211,6 +211,37 @@ private struct Abandoned: Error {}
     }
   }
 
+  @Test func aSegmentOfAnotherKindHasItsOwnLimit() throws {
+    let notes = Notes()
+    let sender = try DataPlane(bind: "tcp://127.0.0.1:*", note: notes.add)
+    let receiver = try DataPlane(
+      bind: "tcp://127.0.0.1:*", limits: DataPlaneLimits(lentBytes: 1 << 20), note: notes.add)
+    defer {
+      sender.close()
+      receiver.close()
+    }
+    let peers = [WorkerID(1): sender.endpoint, WorkerID(2): receiver.endpoint]
+    try sender.enter(run: runA, generation: Generation(1), me: WorkerID(1), peers: peers)
+    try receiver.enter(run: runA, generation: Generation(1), me: WorkerID(2), peers: peers)
+    for index in 0..<200 where receiver.counters.receivedPlacedFrames == 0 {
+      try sender.sendBytes(key(2, index), to: WorkerID(2), [1])
+      #expect(try receiver.receiveBytes(key(2, index), from: WorkerID(1), 1) == [1])
+      Thread.sleep(forTimeInterval: 0.01)
+    }
+    let memory = try #require(sender.lendableMemory(byteCount: 2 << 20))
+    var noise = Noise(state: 8)
+    let bytes = noise.bytes(2 << 20)
+    UnsafeMutableRawBufferPointer(start: memory.address, count: bytes.count).copyBytes(from: bytes)
+    // It cannot map the tensor: what was lent is copied for it after all.
+    for index in 0..<3 {
+      try sender.lend(key(1, index), to: [WorkerID(2)], [.init(start: memory.address, count: bytes.count)])
+      #expect(try receiver.receiveBytes(key(1, index), from: WorkerID(1), bytes.count) == bytes)
+    }
+    #expect(receiver.counters.receivedLentFrames == 0 && receiver.counters.refusedSegments >= 1)
+    #expect(notes.lines.contains { $0.contains("through sockets") }, "\(notes.lines)")
+    #expect(sender.eventually { $0.queuedBytes == 0 })
+  }
+
   @Test func aPeerThatGoesAwayInTheMiddleEndsTheWait() throws {
     let cluster = try Cluster(2)
     defer { cluster.close() }
@@ -224,6 +255,169 @@ private struct Abandoned: Error {}
     #expect(throws: DataPlaneError.self) {
       try receiver.receiveBytes(key(2), from: WorkerID(1), 10, timeoutSeconds: 0.3)
     }
+  }
+}
+
+@Suite(.timeLimit(.minutes(3)), .serialized) struct LendingTests {
+  private func start(_ count: Int = 2, sharedBytes: Int = 64 << 20) throws -> Cluster {
+    let cluster = try Cluster(count, limits: DataPlaneLimits(sharedBytes: sharedBytes))
+    guard sharedBytes > 0 else { return cluster }
+    for receiver in 1..<count {
+      for index in 0..<200 where cluster.planes[receiver].counters.receivedPlacedFrames == 0 {
+        try cluster.planes[0].sendBytes(key(900, index), to: cluster.workers[receiver], [1, 2, 3])
+        _ = try cluster.planes[receiver].receiveBytes(key(900, index), from: cluster.workers[0], 3)
+        Thread.sleep(forTimeInterval: 0.01)
+      }
+      try #require(cluster.planes[receiver].counters.receivedPlacedFrames > 0)
+    }
+    return cluster
+  }
+  private func fill(_ memory: LendableMemory, _ bytes: [UInt8]) {
+    UnsafeMutableRawBufferPointer(start: memory.address, count: memory.byteCount).copyBytes(from: bytes)
+  }
+  private func part(_ memory: LendableMemory, _ range: Range<Int>) -> UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(start: memory.address + range.lowerBound, count: range.count)
+  }
+
+  @Test func lentFramesAreReadWhereTheyLieAndEqualCopies() throws {
+    var noise = Noise(state: 9)
+    let bytes = [noise.bytes(1 << 20), noise.bytes(70_000)]
+    let ranges = [(0, 4..<1_000_000), (1, 0..<70_000), (0, 1_000_000..<1_000_004)]
+    let expected = ranges.flatMap { bytes[$0][$1] }
+    for sharedBytes in [0, 64 << 20] {
+      let cluster = try start(3, sharedBytes: sharedBytes)
+      defer { cluster.close() }
+      let sender = cluster.planes[0]
+      let others = Array(cluster.workers.dropFirst())
+      // Without shared memory there is none to lend, and what lies elsewhere is copied.
+      let memories = bytes.compactMap { sender.lendableMemory(byteCount: $0.count) }
+      #expect(memories.count == (sharedBytes > 0 ? 2 : 0))
+      try bytes[0].withUnsafeBytes { first in
+        try bytes[1].withUnsafeBytes { second in
+          for (memory, content) in zip(memories, bytes) {
+            #expect(
+              part(memory, 0..<memory.byteCount).allSatisfy { $0 == 0 } && UInt(bitPattern: memory.address) % 4_096 == 0
+            )
+            fill(memory, content)
+          }
+          let pieces = ranges.map { index, range in
+            memories.isEmpty
+              ? UnsafeRawBufferPointer(rebasing: (index == 0 ? first : second)[range]) : part(memories[index], range)
+          }
+          for index in 0..<5 { try sender.lend(key(1, index), to: others, pieces) }
+        }
+      }
+      for (receiver, plane) in cluster.planes.enumerated().dropFirst() {
+        for index in 0..<5 {
+          var received: [UInt8] = []
+          var count = 0
+          try plane.withReceived(key(1, index), from: cluster.workers[0], byteCount: expected.count) { piece, offset in
+            #expect(offset == received.count)
+            received += piece
+            count += 1
+          }
+          #expect(received == expected, "to \(receiver)")
+          #expect(sharedBytes == 0 || count == ranges.count)
+        }
+        #expect(plane.counters.receivedLentFrames == (sharedBytes > 0 ? 5 : 0))
+        #expect(plane.eventually { $0.mappedBytes > bytes[0].count || sharedBytes == 0 })
+      }
+      #expect(sender.eventually { $0.queuedBytes == 0 })
+    }
+  }
+
+  @Test func whatLiesOutsideIsCopied() throws {
+    let cluster = try start()
+    defer { cluster.close() }
+    let memory = try #require(cluster.planes[0].lendableMemory(byteCount: 4_096))
+    fill(memory, [UInt8](repeating: 3, count: 4_096))
+    let mine = [UInt8](repeating: 4, count: 64)
+    try mine.withUnsafeBytes { try cluster.planes[0].lend(key(1), to: [WorkerID(2)], [part(memory, 0..<64), $0]) }
+    #expect(
+      try cluster.planes[1].receiveBytes(key(1), from: WorkerID(1), 128)
+        == [UInt8](repeating: 3, count: 64) + mine)
+    #expect(cluster.planes[1].counters.receivedLentFrames == 0)
+  }
+
+  @Test func emptyAndOddPiecesArriveAsWell() throws {
+    let cluster = try start()
+    defer { cluster.close() }
+    let memory = try #require(cluster.planes[0].lendableMemory(byteCount: 4_096))
+    fill(memory, [UInt8](repeating: 3, count: 4_096))
+    for (index, ranges) in [[0..<8, 8..<8, 8..<12], [0..<0], [0..<7], [2..<6]].enumerated() {
+      let count = ranges.reduce(0) { $0 + $1.count }
+      try cluster.planes[0].lend(key(1, index), to: [WorkerID(2)], ranges.map { part(memory, $0) })
+      #expect(
+        try cluster.planes[1].receiveBytes(key(1, index), from: WorkerID(1), count)
+          == [UInt8](repeating: 3, count: count))
+    }
+    #expect(cluster.planes[1].counters.receivedLentFrames == 1)
+    #expect(cluster.planes[1].counters.violations == 0)
+  }
+
+  /// The receiver turns out not to be able to map what was lent, and has no room for it: when there is, it has changed.
+  @Test func whatWasTakenBackIsNotCopiedEither() throws {
+    let chunk = 4_096
+    let sender = try DataPlane(bind: "tcp://127.0.0.1:*", limits: DataPlaneLimits(chunkBytes: chunk))
+    let receiver = try DataPlane(
+      bind: "tcp://127.0.0.1:*",
+      limits: DataPlaneLimits(chunkBytes: chunk, windowBytes: chunk + FrameHeader.sizeBytes, lentBytes: 0))
+    defer {
+      sender.close()
+      receiver.close()
+    }
+    let peers = [WorkerID(1): sender.endpoint, WorkerID(2): receiver.endpoint]
+    try sender.enter(run: runA, generation: Generation(1), me: WorkerID(1), peers: peers)
+    try receiver.enter(run: runA, generation: Generation(1), me: WorkerID(2), peers: peers)
+    for index in 0..<200 where receiver.counters.receivedPlacedFrames == 0 {
+      try sender.sendBytes(key(2, index), to: WorkerID(2), [1])
+      #expect(try receiver.receiveBytes(key(2, index), from: WorkerID(1), 1) == [1])
+      Thread.sleep(forTimeInterval: 0.01)
+    }
+    let memory = try #require(sender.lendableMemory(byteCount: chunk))
+    try sender.lend(key(1), to: [WorkerID(2)], [part(memory, 0..<chunk)])
+    // Takes some of the window, so that a whole chunk finds no room before it is taken.
+    try sender.sendBytes(key(3), to: WorkerID(2), [1])
+    #expect(receiver.eventually { $0.refusedSegments >= 1 })
+    #expect(receiver.eventually { _ in receiver.hasArrived(key(3), from: WorkerID(1)) })
+    sender.takeBackLent()
+    fill(memory, [UInt8](repeating: 9, count: chunk))
+    #expect(try receiver.receiveBytes(key(3), from: WorkerID(1), 1) == [1])
+    #expect(throws: DataPlaneError.self) {
+      try receiver.receiveBytes(key(1), from: WorkerID(1), chunk, timeoutSeconds: 0.5)
+    }
+  }
+
+  @Test func lentMemoryOutlivesItsOwnerUntilItIsTaken() throws {
+    let cluster = try start()
+    defer { cluster.close() }
+    var memory = cluster.planes[0].lendableMemory(byteCount: 1 << 20)
+    fill(try #require(memory), [UInt8](repeating: 5, count: 1 << 20))
+    try cluster.planes[0].lend(key(1), to: [WorkerID(2)], [part(try #require(memory), 0..<1 << 20)])
+    memory = nil
+    // Others do not get its place meanwhile.
+    let next = try #require(cluster.planes[0].lendableMemory(byteCount: 1 << 20))
+    fill(next, [UInt8](repeating: 6, count: 1 << 20))
+    #expect(try cluster.planes[1].receiveBytes(key(1), from: WorkerID(1), 1 << 20).allSatisfy { $0 == 5 })
+    #expect(cluster.planes[1].counters.receivedLentFrames == 1)
+  }
+
+  @Test(arguments: [false, true]) func whatChangesWhileItIsReadIsNotUsed(_ byEntering: Bool) throws {
+    let cluster = try start()
+    defer { cluster.close() }
+    let memory = try #require(cluster.planes[0].lendableMemory(byteCount: 1 << 20))
+    try cluster.planes[0].lend(key(1), to: [WorkerID(2)], [part(memory, 0..<1 << 20)])
+    try cluster.planes[0].lend(key(2), to: [WorkerID(2)], [part(memory, 0..<1 << 20)])
+    for step in [1, 2] as [Step] {
+      #expect(cluster.planes[1].eventually { _ in cluster.planes[1].hasArrived(key(step), from: WorkerID(1)) })
+    }
+    #expect(throws: DataPlaneError.self) {
+      try cluster.planes[1].withReceived(key(1), from: WorkerID(1), byteCount: 1 << 20) { _, _ in
+        if byEntering { try cluster.enter(0, 2) } else { cluster.planes[0].takeBackLent() }
+        fill(memory, [UInt8](repeating: 9, count: 1 << 20))
+      }
+    }
+    #expect(throws: DataPlaneError.self) { try cluster.planes[1].receiveBytes(key(2), from: WorkerID(1), 1 << 20) }
   }
 }
 
@@ -255,6 +449,64 @@ private struct Abandoned: Error {}
         $0.payloadChecksum = stamp
       }
     }
+  }
+
+  @Test func whatCannotBeLentIsRefused() throws {
+    let (cluster, stranger) = try start()
+    defer { cluster.close() }
+    let size = 1 << 20
+    var descriptor: Int32 = -1
+    var address: UnsafeMutableRawPointer?
+    try #require(csystem_shared_create(size, &descriptor, &address) == 0)
+    defer {
+      csystem_shared_unmap(address, size)
+      close(descriptor)
+    }
+    address?.storeBytes(of: 5, as: UInt64.self)
+    address?.storeBytes(of: 6, toByteOffset: 8, as: UInt64.self)
+    address?.storeBytes(of: 78, toByteOffset: 4_096, as: UInt32.self)
+    try stranger.offer(
+      SegmentOffer(number: 3, process: process, descriptor: descriptor, segmentBytes: size, tokenHigh: 5, tokenLow: 6))
+    func lend(_ index: Int, _ extents: [(Int, Int)], segment: UInt32 = 3, total: Int? = nil, claims: Int? = nil) throws
+    {
+      let table = ExtentTable(extents.map { ExtentTable.Extent(segment: segment, offset: $0.0, count: $0.1) })
+      let place = UnsafeMutableRawBufferPointer(
+        start: address.map { $0 + 4_160 }, count: ExtentTable.sizeBytes(extents.count))
+      table.write(into: place)
+      if let claims { place.storeBytes(of: UInt64(claims), as: UInt64.self) }
+      let seen = cluster.planes[0].counters
+      try stranger.send(.lent, nil) {
+        $0.key = key(1, index)
+        $0.chunkBytes = 3
+        $0.chunkOffset = 4_160
+        $0.totalBytes = total ?? table.totalBytes
+        $0.payloadChecksum = 78
+      }
+      // The table is changed for the next one only when this one was looked at.
+      #expect(
+        cluster.planes[0].eventually {
+          $0.violations > seen.violations || $0.receivedLentFrames > seen.receivedLentFrames
+        })
+    }
+    address?.storeBytes(of: 0x0102_0304, toByteOffset: 8_192, as: UInt32.self)
+    try lend(1, [(8_192, 4), (8_192, 4)])
+    #expect(
+      try cluster.planes[0].receiveBytes(key(1, 1), from: WorkerID(2), 8, timeoutSeconds: 5) == [
+        4, 3, 2, 1, 4, 3, 2, 1,
+      ])
+    #expect(cluster.planes[0].counters.violations == 0)
+    try lend(2, [(0, 64)], total: 64)
+    try lend(2, [(size - 4, 8)])
+    try lend(2, [(size, 4)])
+    try lend(2, [(8_193, 4)])
+    try lend(2, [(8_192, 3)])
+    try lend(2, [(8_192, 64)], segment: 4)
+    try lend(2, [(8_192, 64)], total: 68)
+    try lend(2, [(8_192, 64)], claims: 0)
+    try lend(2, [(8_192, 64)], claims: 65_000)
+    try lend(2, [(8_192, 64)], claims: .max)
+    #expect(cluster.planes[0].counters.violations == 10)
+    #expect(cluster.planes[0].failure == nil)
   }
 
   private func start() throws -> (Cluster, Stranger) {

@@ -55,13 +55,17 @@ extension FuzzTarget {
   }
 
   private static let segmentOffer = FuzzTarget(
-    "segment-offer", "SegmentOffer(reading:) and HostIdentity(reading:)", shape: .bytes, sizeLimit: 64,
+    "segment-offer", "SegmentOffer(reading:), HostIdentity(reading:) and ExtentTable(reading:)", shape: .bytes,
+    sizeLimit: 128,
     heapLimitBytes: 1 << 16, share: 140, lookEvery: 8,
     examples: { _ in
       let offer = SegmentOffer(
         number: 1, process: 4711, descriptor: 12, segmentBytes: 1 << 20, tokenHigh: .max, tokenLow: 1)
+      let table = ExtentTable(
+        (0..<3).map { ExtentTable.Extent(segment: 65_536 + $0, offset: 4_096 * Int($0 + 1), count: 1 << (20 * $0)) })
       return [
         ("offer", bytes(SegmentOffer.sizeBytes) { offer.write(into: $0) }),
+        ("extents", bytes(ExtentTable.sizeBytes(3)) { table.write(into: $0) }),
         ("identity", bytes(HostIdentity.sizeBytes) { HostIdentity(high: 5, low: .max).write(into: $0) }),
       ]
     }
@@ -71,6 +75,13 @@ extension FuzzTarget {
         return try outcome {
           let identity = try input.withUnsafeBytes { raw throws(WireError) in try HostIdentity(reading: raw) }
           try promise(bytes(16) { identity.write(into: $0) } == input, "an identity that was read is written otherwise")
+        }
+      }
+      if input.count % ExtentTable.extentBytes == ExtentTable.headBytes {
+        return try outcome {
+          let table = try input.withUnsafeBytes { raw throws(WireError) in try ExtentTable(reading: raw) }
+          let written = bytes(ExtentTable.sizeBytes(table.extents.count)) { table.write(into: $0) }
+          try promise(written == input, "a table that was read is written otherwise")
         }
       }
       return try outcome {
