@@ -10,7 +10,7 @@ public struct ComputeBenchmark: Sendable {
   public var threads: Int
   public var steps: Int
   public var pin = false
-  public var recompute = false
+  public var recompute = Recompute.nothing
   /// Reports the seconds of each part of the step.
   public var phases = false
 

@@ -14,7 +14,7 @@ package final class TrainingStep {
   package private(set) var loss = 0.0
 
   package init(
-    _ model: ModelConfiguration, limits: MicrobatchLimits, precision: Precision, recompute: Bool, device: CPUDevice
+    _ model: ModelConfiguration, limits: MicrobatchLimits, precision: Precision, recompute: Recompute, device: CPUDevice
   ) throws {
     self.device = device
     stage = try Stage(

@@ -8,7 +8,7 @@ extension CPUDevice {
   private static var logitRows: Int { 128 }
   /// Rows whose logit gradients exist at one time in the compute type: the weight gradient is read and written
   /// once for each such chunk.
-  private static var chunkRows: Int { 1_024 }
+  private static var chunkRows: Int { 512 }
 
   public func headLoss(_ hidden: Tensor, weight: Tensor, targets: Tensor, losses: Tensor, gradient: HeadGradient?) {
     let (count, width, vocabulary) = (hidden.shape[0], hidden.rowCount, weight.shape[0])

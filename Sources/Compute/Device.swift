@@ -157,7 +157,7 @@ public enum DeviceError: Error, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .outOfMemory(let requested, let limit):
-      "needs \(requested) bytes more than the memory limit of \(limit) allows; raise --memory-limit, add workers, or set training.recompute: true"
+      "needs \(requested) bytes more than the memory limit of \(limit) allows; raise --memory-limit, add workers, or set training.recompute: full"
     case .unsupportedProcessor(let needs): needs
     case .library(let operation, let code): "\(operation) failed with code \(code)"
     }

@@ -98,7 +98,8 @@ extension Field {
     _ key: String, _ path: WritableKeyPath<RunConfiguration, Value> & Sendable, definesResult: Bool = true,
     _ explanation: String
   ) -> Field where Value.RawValue == String {
-    let names = Value.allCases.map(\.rawValue).joined(separator: " or ")
+    let all = Value.allCases.map(\.rawValue)
+    let names = all.dropLast().joined(separator: ", ") + " or " + all.suffix(1).joined()
     return Field(key: key, explanation: explanation, kind: names, definesResult: definesResult) {
       (text, configuration) throws(FieldFault) in
       guard let value = Value(rawValue: text) else { throw .type(expected: names) }

@@ -32,9 +32,9 @@ extension RunConfiguration {
 
     .choice(
       "training.precision", \.training.precision, "what matrices are multiplied in; sums and weights are float32"),
-    .flag(
+    .choice(
       "training.recompute", \.training.recompute, definesResult: false,
-      "recompute activations in the backward pass: about a third more work, far less memory"),
+      "activations that the backward pass makes again: less memory, a tenth (selective) or a quarter (full) more time"),
 
     .text(
       "data.directory", \.data.directory, definesResult: false, "documents made by `transfusion data prepare`"),

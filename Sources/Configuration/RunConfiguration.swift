@@ -25,7 +25,7 @@ public struct RunConfiguration: Hashable, Sendable {
   }
   public struct Training: Hashable, Sendable {
     public var precision = Precision.bfloat16
-    public var recompute = false
+    public var recompute = Recompute.nothing
   }
   public struct Data: Hashable, Sendable {
     /// Documents directory made by `transfusion data prepare`.

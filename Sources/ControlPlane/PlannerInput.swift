@@ -48,7 +48,7 @@ public struct MemoryModel: Hashable, Sendable, Codable {
   public var boundaryBytes = 0
   /// Scratch of kernels, heads and messages that does not depend on the stage.
   public var fixedBytes = 64 << 20
-  /// Backward time over forward time: 2, or 3 when activations are recomputed.
+  /// Backward time over forward time: 2, up to 3 when activations are made again.
   public var backwardOverForward = 2.0
   public init() {}
 
@@ -90,7 +90,7 @@ public enum PlanError: Error, Hashable, Sendable, CustomStringConvertible {
     case .notEnoughMemory(let stages, let workers, let stage, let needs, let worker, let has):
       "not enough memory: with \(stages) stages over \(workers) workers, stage \(stage) needs about "
         + "\(ByteText.text(needs)) but \(worker) has \(ByteText.text(has)); join more workers, raise --memory-limit, "
-        + "set training.recompute: true or use smaller microbatches"
+        + "set training.recompute: full or use smaller microbatches"
     }
   }
 }

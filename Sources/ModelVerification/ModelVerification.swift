@@ -8,8 +8,8 @@ public struct ModelVerification {
     public var precision: Precision
     /// Stages that the model is cut into, all in this process; at most its units.
     public var stages: Int
-    public var recompute: Bool
-    public init(precision: Precision = .float32, stages: Int = 1, recompute: Bool = false) {
+    public var recompute: Recompute
+    public init(precision: Precision = .float32, stages: Int = 1, recompute: Recompute = .nothing) {
       self.precision = precision
       self.stages = stages
       self.recompute = recompute

@@ -37,11 +37,10 @@ struct OutputUnit {
     _ slot: Slot, into dx: Tensor, gradient: StageGradient, denominators: Denominators, _ c: StageContext
   ) {
     let w = Views(slot, c)
-    c.device.fill(dx, with: 0)
     gradient.clear(norm, patchOutBias, in: c)
     if slot.targets == 0 { gradient.clear(head, in: c) }
     if slot.images == 0 { gradient.clear(patchOut, in: c) }
-    guard w.rows > 0 else { return }
+    guard w.rows > 0 else { return c.device.fill(dx, with: 0) }
 
     if slot.targets > 0 {
       precondition(denominators.targetTokens > 0, "a step without targets has a microbatch with some")
@@ -68,6 +67,8 @@ struct OutputUnit {
     c.device.rmsNormBackward(
       w.dNormed, x: w.selected, weight: norm.value, inverse: w.inverse, addingTo: w.dSelected,
       weightGradient: norm.gradient(in: gradient))
+    // What was selected was there until now.
+    c.device.fill(dx, with: 0)
     c.device.scatterRows(w.dSelected, w.positions, into: dx)
   }
 
@@ -93,7 +94,8 @@ struct OutputUnit {
       let (targets, rows) = (slot.targets, slot.targets + patches)
       self.rows = rows
       positions = slot.lossPositions.prefix(rows)
-      selected = w.selected.prefix(rows)
+      // In the memory of what they become in the end: the gradient by x.
+      selected = slot.gradient.prefix(rows)
       dSelected = w.dSelected.prefix(rows)
       inverse = w.inverse.prefix(rows)
       normed = w.normed.prefix(rows)

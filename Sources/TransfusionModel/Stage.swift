@@ -34,14 +34,13 @@ public final class Stage {
 
   /// - Parameters:
   ///   - units: which units of the model, a non-empty range in 0..<unitCount.
-  ///   - recompute: keep only each layer's input and repeat its forward pass in the backward pass; same bits,
-  ///     less memory, a third more work.
+  ///   - recompute: what is made again in the backward pass instead of kept: same bits, less memory, more work.
   ///   - slots: microbatches in flight at once.
   ///   - isShared: other replicas read values and gradients where they lie, on devices that can share memory.
   /// - Throws: `ModelConfigurationError`, or `DeviceError` when memory does not suffice.
   public init(
     _ configuration: ModelConfiguration, units: Range<Int>, limits: MicrobatchLimits, precision: Precision,
-    recompute: Bool, slots: Int, device: any Device, isShared: Bool = false
+    recompute: Recompute, slots: Int, device: any Device, isShared: Bool = false
   ) throws {
     try configuration.validate()
     precondition(!units.isEmpty && units.lowerBound >= 0 && units.upperBound <= configuration.unitCount)
@@ -65,7 +64,7 @@ public final class Stage {
     copies = fixed.copies
     let workspace = try Workspace(extent, allocate)
     var inFlight: [Slot] = []
-    for _ in 0..<slots { inFlight.append(try Slot(extent, allocate)) }
+    for _ in 0..<slots { inFlight.append(try Slot(extent, allocate, remade: workspace.remade)) }
     self.slots = inFlight
     context = StageContext(
       device: device, model: configuration, precision: precision, workspace: workspace, cosine: fixed.cosine,
@@ -162,7 +161,11 @@ public final class Stage {
     }
     for (i, layer) in layers.enumerated().reversed() {
       let (x, kept) = (hidden(slot, i), activations(slot, i))
-      if extent.recompute { layer.fillActivations(kept, from: x, keys: keys(slot), context) }
+      switch extent.recompute {
+      case .nothing: break
+      case .selective: layer.fillActivations(kept, from: x, keys: nil, context)
+      case .full: layer.fillActivations(kept, from: x, keys: keys(slot), context)
+      }
       layer.backward(d, x: x, kept: kept, keys: keys(slot), gradient: gradient, context)
       try finished(layout.parameters(ofUnit: extent.layers.lowerBound + i + 1))
     }
@@ -214,6 +217,8 @@ public final class Stage {
     KeyIntervals(start: slot.keyStart.prefix(slot.positions), end: slot.keyEnd.prefix(slot.positions))
   }
   private func activations(_ slot: Slot, _ layer: Int) -> LayerActivations {
-    (context.workspace.recomputed ?? slot.layers[layer]).prefix(slot.positions)
+    let kept = slot.layers.isEmpty ? context.workspace.remade : slot.layers[layer]
+    guard let kept else { preconditionFailure("no activations of layer \(layer)") }
+    return kept.prefix(slot.positions)
   }
 }

@@ -24,7 +24,7 @@ struct StageExtent {
   let units: Range<Int>
   let limits: MicrobatchLimits
   let precision: Precision
-  let recompute: Bool
+  let recompute: Recompute
 
   var isFirst: Bool { units.lowerBound == 0 }
   var isLast: Bool { units.upperBound == model.unitCount }
@@ -61,15 +61,30 @@ struct LayerActivations {
   /// [T, 2F] gate and up; compute type. The backward pass turns it into its own gradient.
   let gateUp: Tensor
 
-  init(_ extent: StageExtent, _ allocate: TensorAllocator) throws(DeviceError) {
+  /// - Parameter isShared: these are only what all layers use in turn with ``Recompute/selective``.
+  init(_ extent: StageExtent, _ allocate: TensorAllocator, isShared: Bool = false) throws(DeviceError) {
     let (t, type, model) = (extent.positions, extent.precision.computeType, extent.model)
+    let kept = isShared ? 0 : t
+    inverse = try allocate(.float32, kept)
+    middleInverse = try allocate(.float32, kept)
+    queryKeyValue = try allocate(type, t, extent.packedWidth)
+    attention = try allocate(type, kept, model.width)
+    logSumExp = try allocate(.float32, model.heads, kept)
+    middle = try allocate(.float32, kept, model.width)
+    gateUp = try allocate(type, t, 2 * model.feedForwardWidth)
+  }
+
+  /// What is kept with ``Recompute/selective``: the large tensors are those that all layers use in turn.
+  /// - Parameter output: of the layer. Its backward pass has no use for it, so that what is in the middle can be there.
+  init(_ extent: StageExtent, _ allocate: TensorAllocator, sharing shared: LayerActivations, output: Tensor)
+    throws(DeviceError)
+  {
+    let t = extent.positions
     inverse = try allocate(.float32, t)
     middleInverse = try allocate(.float32, t)
-    queryKeyValue = try allocate(type, t, extent.packedWidth)
-    attention = try allocate(type, t, model.width)
-    logSumExp = try allocate(.float32, model.heads, t)
-    middle = try allocate(.float32, t, model.width)
-    gateUp = try allocate(type, t, 2 * model.feedForwardWidth)
+    attention = try allocate(extent.precision.computeType, t, extent.model.width)
+    logSumExp = try allocate(.float32, extent.model.heads, t)
+    (queryKeyValue, middle, gateUp) = (shared.queryKeyValue, output, shared.gateUp)
   }
 
   private init(prefix count: Int, of whole: LayerActivations) {
@@ -92,7 +107,7 @@ final class Slot {
   let timesteps, signal, sigma, clean, noise: Tensor
   /// [T, D] float32: entering each layer of the stage, and leaving the last one.
   let hidden: [Tensor]
-  /// One per layer; none when they are recomputed.
+  /// One per layer; none where all of it is made again.
   let layers: [LayerActivations]
   /// [T, D] float32: of the loss by the stage's output, turned into that by its input.
   let gradient: Tensor
@@ -104,7 +119,8 @@ final class Slot {
   var targets = 0
   var images = 0
 
-  init(_ extent: StageExtent, _ allocate: TensorAllocator) throws(DeviceError) {
+  /// - Parameter remade: the workspace's, where activations are made again.
+  init(_ extent: StageExtent, _ allocate: TensorAllocator, remade: LayerActivations?) throws(DeviceError) {
     let (t, d, model) = (extent.positions, extent.model.width, extent.model)
     // Empty where the stage has no use for it.
     func first(_ count: Int) -> Int { extent.isFirst ? count : 0 }
@@ -126,8 +142,14 @@ final class Slot {
     var hidden: [Tensor] = []
     var layers: [LayerActivations] = []
     for _ in 0...extent.layers.count { hidden.append(try allocate(.float32, t, d)) }
-    if !extent.recompute {
-      for _ in extent.layers { layers.append(try LayerActivations(extent, allocate)) }
+    for layer in 0..<extent.layers.count {
+      switch (extent.recompute, remade) {
+      case (.nothing, _): layers.append(try LayerActivations(extent, allocate))
+      case (.selective, let remade?):
+        layers.append(try LayerActivations(extent, allocate, sharing: remade, output: hidden[layer + 1]))
+      case (.selective, nil): preconditionFailure("a workspace without what its layers share")
+      case (.full, _): break
+      }
     }
     self.hidden = hidden
     self.layers = layers
@@ -140,9 +162,9 @@ struct Workspace {
   // Layers; compute type. `narrow` is only needed where float32 must be converted for a GEMM.
   let normed, narrow, dNarrow: Tensor  // [T, D]
   let swiGLU: Tensor  // [T, F]; in the backward pass first its gradient
-  let dQueryKeyValue: Tensor  // [T, (H+2G)E]
-  /// One layer's activations, made again by the backward pass.
-  let recomputed: LayerActivations?
+  let dQueryKeyValue: Tensor  // [T, (H+2G)E]; in swiGLU's memory, which is done with by then
+  /// One layer's activations that the backward pass makes again.
+  let remade: LayerActivations?
 
   let input: Input?
   let output: Output?
@@ -158,9 +180,9 @@ struct Workspace {
 
   /// Of the output side: the rows that carry a loss.
   struct Output {
-    let selected, dSelected: Tensor  // [T, D] float32
+    let dSelected: Tensor  // [T, D] float32
     let inverse: Tensor  // [T]
-    let normed, dNormed: Tensor  // [T, D]; compute type
+    let normed, dNormed: Tensor  // [T, D]; compute type; those of the layers where there are any, which do nothing then
     let prediction, dPrediction: Tensor  // [I*P, K] float32
     let dPredictionOperand: Tensor  // [I*P, K]
   }
@@ -176,9 +198,12 @@ struct Workspace {
     normed = try allocate(type, layerRows, d)
     narrow = try allocate(type, type == .float32 ? 0 : layerRows, d)
     dNarrow = try allocate(type, layerRows, d)
-    swiGLU = try allocate(type, layerRows, model.feedForwardWidth)
-    dQueryKeyValue = try allocate(type, layerRows, extent.packedWidth)
-    recomputed = extent.recompute && !extent.layers.isEmpty ? try LayerActivations(extent, allocate) : nil
+    let wide = try allocate(type, layerRows, max(model.feedForwardWidth, extent.packedWidth))
+    swiGLU = wide.slice(at: 0, shape: [layerRows, model.feedForwardWidth])
+    dQueryKeyValue = wide.slice(at: 0, shape: [layerRows, extent.packedWidth])
+    remade =
+      extent.recompute == .nothing || extent.layers.isEmpty
+      ? nil : try LayerActivations(extent, allocate, isShared: extent.recompute == .selective)
 
     if extent.isFirst {
       let images = extent.limits.images
@@ -196,8 +221,9 @@ struct Workspace {
     if extent.isLast {
       let dPrediction = try allocate(.float32, extent.patches, model.patchElements)
       output = Output(
-        selected: try allocate(.float32, t, d), dSelected: try allocate(.float32, t, d),
-        inverse: try allocate(.float32, t), normed: try allocate(type, t, d), dNormed: try allocate(type, t, d),
+        dSelected: try allocate(.float32, t, d), inverse: try allocate(.float32, t),
+        normed: layerRows > 0 ? normed : try allocate(type, t, d),
+        dNormed: layerRows > 0 ? dNarrow : try allocate(type, t, d),
         prediction: try allocate(.float32, extent.patches, model.patchElements), dPrediction: dPrediction,
         dPredictionOperand: try operand(dPrediction))
     } else {

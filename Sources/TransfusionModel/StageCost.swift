@@ -35,7 +35,7 @@ public struct StageMemory: Hashable, Sendable, Codable {
 extension ModelConfiguration {
   /// The cost of every unit, in pipeline order. Half of the positions are taken to be patches, as in the
   /// recipe's mix (less where the limits allow fewer images), and attention to see half of its row.
-  public func unitCosts(limits: MicrobatchLimits, precision: Precision, recompute: Bool) -> [UnitCost] {
+  public func unitCosts(limits: MicrobatchLimits, precision: Precision, recompute: Recompute) -> [UnitCost] {
     let positions = Double(limits.rows * limits.length)
     let patches = min(Double(limits.images * patchesPerImage), positions / 2)
     let images = patches / Double(patchesPerImage)
@@ -64,13 +64,14 @@ extension ModelConfiguration {
   }
 
   /// Bytes of one microbatch in flight on a stage of these units.
-  public func slotBytes(units: Range<Int>, limits: MicrobatchLimits, precision: Precision, recompute: Bool) -> Int {
+  public func slotBytes(units: Range<Int>, limits: MicrobatchLimits, precision: Precision, recompute: Recompute) -> Int
+  {
     memory(units: units, limits: limits, precision: precision, recompute: recompute, slots: 1).activationBytes
   }
 
   /// The memory of a stage of these units, from the code that allocates it.
   public func memory(
-    units: Range<Int>, limits: MicrobatchLimits, precision: Precision, recompute: Bool, slots: Int
+    units: Range<Int>, limits: MicrobatchLimits, precision: Precision, recompute: Recompute, slots: Int
   ) -> StageMemory {
     let extent = StageExtent(model: self, units: units, limits: limits, precision: precision, recompute: recompute)
     let layout = StageLayout(self, units: units)
@@ -86,6 +87,10 @@ extension ModelConfiguration {
     return StageMemory(
       parameterBytes: fixed - copies, copyBytes: copies, gradientBytes: flat, momentBytes: 2 * flat,
       workspaceBytes: bytes { allocate throws(DeviceError) in _ = try Workspace(extent, allocate) },
-      activationBytes: slots * bytes { allocate throws(DeviceError) in _ = try Slot(extent, allocate) })
+      activationBytes: slots
+        * bytes { allocate throws(DeviceError) in
+          let workspace = try Workspace(extent, TensorAllocator(nil))
+          _ = try Slot(extent, allocate, remade: workspace.remade)
+        })
   }
 }

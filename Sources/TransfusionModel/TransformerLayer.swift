@@ -21,7 +21,8 @@ struct TransformerLayer {
   }
 
   /// Everything of the forward pass but its last projection: what a recomputing backward pass repeats.
-  func fillActivations(_ a: LayerActivations, from x: Tensor, keys: KeyIntervals, _ c: StageContext) {
+  /// - Parameter keys: nil where attention's output has been kept.
+  func fillActivations(_ a: LayerActivations, from x: Tensor, keys: KeyIntervals?, _ c: StageContext) {
     let (heads, keyValueHeads) = (c.model.heads, c.model.keyValueHeads)
     let rows = x.shape[0]
     let normed = c.workspace.normed.prefix(rows)
@@ -31,9 +32,11 @@ struct TransformerLayer {
     c.device.rotate(
       a.queryKeyValue, heads: heads, keyValueHeads: keyValueHeads, cosine: c.cosine.prefix(rows),
       sine: c.sine.prefix(rows), inverse: false)
-    c.device.attention(
-      a.queryKeyValue, heads: heads, keyValueHeads: keyValueHeads, keyStart: keys.start, keyEnd: keys.end,
-      into: a.attention, logSumExp: a.logSumExp)  // [T, HE]
+    if let keys {
+      c.device.attention(
+        a.queryKeyValue, heads: heads, keyValueHeads: keyValueHeads, keyStart: keys.start, keyEnd: keys.end,
+        into: a.attention, logSumExp: a.logSumExp)  // [T, HE]
+    }
     c.linear(a.attention, attentionOut, adding: x, into: a.middle)  // [T, D]
 
     c.norm(a.middle, feedForwardNorm, into: normed, inverse: a.middleInverse)  // [T, D]

@@ -74,8 +74,8 @@ struct BenchComputeCommand: ParsableCommand {
   var steps = 5
   @Flag(help: "Keep each compute thread on one processor.")
   var pin = false
-  @Flag(help: "Keep only the layers' inputs and recompute the rest in the backward pass.")
-  var recompute = false
+  @Option(help: "What the backward pass makes again instead of keeping it: none, selective or full.")
+  var recompute = Recompute.nothing
   @Flag(help: "Show the seconds of each part of the step, and the speed of its products.")
   var phases = false
   @OptionGroup var output: BenchOutputOptions

@@ -2,6 +2,7 @@ import ArgumentParser
 import Configuration
 import Foundation
 import Logging
+import TransfusionModel
 
 struct ConfigurationOptions: ParsableArguments {
   @Option(
@@ -44,4 +45,5 @@ struct LoggingOptions: ParsableArguments {
   }
 }
 
+extension Recompute: ExpressibleByArgument {}
 extension Logger.Level: @retroactive ExpressibleByArgument {}

@@ -31,8 +31,8 @@ struct VerifyModelCommand: ParsableCommand {
   var precision: VerifyPrecision = .float32
   @Option(help: "Stages that the model is cut into, in this process.")
   var stages = 1
-  @Flag(help: "Keep only the layers' inputs and recompute the rest in the backward pass.")
-  var recompute = false
+  @Option(help: "What the backward pass makes again instead of keeping it: none, selective or full.")
+  var recompute = Recompute.nothing
   @Option(help: "Threads of the cpu device.")
   var threads = ProcessInfo.processInfo.activeProcessorCount
   @Option(help: "Largest error that passes. [default: 1e-4, in bfloat16 0.1]")

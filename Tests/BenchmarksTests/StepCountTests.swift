@@ -81,7 +81,7 @@ enum CountLimits {
     let device = try CPUDevice(threads: 2, instructionSet: instructionSet)
     let step = try TrainingStep(
       model, limits: MicrobatchLimits(rows: 2, length: 128, images: batch.images), precision: precision,
-      recompute: false, device: device)
+      recompute: .nothing, device: device)
     for index in 0..<4 { _ = try step.run(batch, step: UInt64(index)) }
     let before = device.allocatedBytes
     let steps = 5

@@ -37,7 +37,14 @@ import Testing
       failure("training:\n  precision: fp8\n")
         == "run.yaml:2: training.precision must be float32 or bfloat16, not 'fp8'")
     #expect(
-      failure("training:\n  recompute: yes\n") == "run.yaml:2: training.recompute must be true or false, not 'yes'")
+      failure("training:\n  recompute: yes\n")
+        == "run.yaml:2: training.recompute must be none, selective or full, not 'yes'")
+    // As it was written before there were three.
+    for (old, new) in [("true", "full"), ("false", "none"), ("selective", "selective")] {
+      let configuration = try? RunConfiguration.parse(
+        Self.minimal + "training:\n  recompute: \(old)\n", file: "run.yaml")
+      #expect(configuration?.training.recompute.rawValue == new, "\(old)")
+    }
   }
 
   @Test func brokenYAMLNamesTheLine() throws {

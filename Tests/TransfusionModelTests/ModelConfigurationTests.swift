@@ -28,7 +28,7 @@ struct ModelConfigurationTests {
     #expect(Set(model.parameters.map(\.name)).count == model.parameters.count)
     #expect(model.parameters.map(\.unit) == model.parameters.map(\.unit).sorted())
     let stage = try Stage(
-      model, units: 1..<3, limits: Sample.limits, precision: .bfloat16, recompute: false, slots: 1,
+      model, units: 1..<3, limits: Sample.limits, precision: .bfloat16, recompute: .nothing, slots: 1,
       device: ReferenceDevice())
     for (parameter, next) in zip(stage.parameters, stage.parameters.dropFirst()) {
       #expect(model.parameters[parameter.tensorIndex] == parameter.specification)
@@ -65,8 +65,8 @@ struct ModelConfigurationTests {
     #expect(error { $0.ropeTheta = .nan } != nil)
   }
 
-  @Test("The memory that is planned is the memory that is taken", arguments: Precision.allCases, [false, true])
-  func memory(_ precision: Precision, recompute: Bool) throws {
+  @Test("The memory that is planned is the memory that is taken", arguments: Precision.allCases, Recompute.allCases)
+  func memory(_ precision: Precision, recompute: Recompute) throws {
     let model = Sample.model
     for units in [0..<model.unitCount, 0..<1, 1..<3, 2..<4, 3..<4] {
       let device = ReferenceDevice()
@@ -88,8 +88,9 @@ struct ModelConfigurationTests {
   func costs() {
     let model = paper(16, 768, 12, 2_048)
     let limits = MicrobatchLimits(rows: 2, length: 1_024, images: 4)
-    let kept = model.unitCosts(limits: limits, precision: .bfloat16, recompute: false)
-    let recomputed = model.unitCosts(limits: limits, precision: .bfloat16, recompute: true)
+    let kept = model.unitCosts(limits: limits, precision: .bfloat16, recompute: .nothing)
+    let recomputed = model.unitCosts(limits: limits, precision: .bfloat16, recompute: .full)
+    let selective = model.unitCosts(limits: limits, precision: .bfloat16, recompute: .selective)
     #expect(kept.map(\.unit) == Array(0..<model.unitCount))
     #expect(kept.reduce(0) { $0 + $1.parameterCount } == model.parameterCount)
     for (a, b) in zip(kept, recomputed) {
@@ -97,6 +98,8 @@ struct ModelConfigurationTests {
       #expect(a.forwardFlops > 0 && a.forwardFlops == b.forwardFlops)
     }
     #expect(recomputed[1].activationBytes < kept[1].activationBytes / 4)
+    #expect(selective[1].activationBytes < kept[1].activationBytes / 3)
+    #expect(selective[1].activationBytes > recomputed[1].activationBytes)
     // 2,048 positions, half of them text, by 768 x 32,000; a layer has 7.1M weights and the attention.
     #expect(abs(kept[17].forwardFlops / (2 * 1_024 * 768 * 32_000) - 1) < 0.01)
     #expect(abs(kept[1].forwardFlops / (2 * 2_048 * 7.08e6) - 1) < 0.15)

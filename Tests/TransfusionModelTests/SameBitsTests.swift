@@ -10,7 +10,7 @@ struct SameBitsTests {
   }
 
   private func run(
-    _ device: any Device, cuts: [Range<Int>]? = nil, precision: Precision, recompute: Bool = false
+    _ device: any Device, cuts: [Range<Int>]? = nil, precision: Precision, recompute: Recompute = .nothing
   ) throws -> Result {
     let pipeline = try Pipeline(cuts: cuts, precision: precision, recompute: recompute, device: device)
     for seed: UInt64 in 1...2 {
@@ -36,8 +36,10 @@ struct SameBitsTests {
   @Test("With activations kept or recomputed", arguments: TestDevice.allCases, Precision.allCases)
   func recompute(_ kind: TestDevice, precision: Precision) throws {
     let kept = try run(kind.make(), precision: precision)
-    #expect(try run(kind.make(), precision: precision, recompute: true) == kept)
-    #expect(try run(kind.make(), cuts: [0..<2, 2..<4], precision: precision, recompute: true) == kept)
+    for recompute in [Recompute.selective, .full] {
+      #expect(try run(kind.make(), precision: precision, recompute: recompute) == kept)
+      #expect(try run(kind.make(), cuts: [0..<2, 2..<4], precision: precision, recompute: recompute) == kept)
+    }
   }
 
   @Test("On any number of threads", arguments: Precision.allCases)

@@ -103,7 +103,8 @@ struct Pipeline {
 
   init(
     _ model: ModelConfiguration = Sample.model, cuts: [Range<Int>]? = nil, limits: MicrobatchLimits = Sample.limits,
-    precision: Precision = .float32, recompute: Bool = false, slots: Int = 1, seed: UInt64 = 5, device: any Device
+    precision: Precision = .float32, recompute: Recompute = .nothing, slots: Int = 1, seed: UInt64 = 5,
+    device: any Device
   ) throws {
     self.device = device
     stages = try (cuts ?? [0..<model.unitCount]).map {
