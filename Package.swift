@@ -152,7 +152,7 @@ let package = Package(
     .testTarget(
       name: "CoordinatorTests",
       dependencies: [
-        "Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport", "Checkpoints",
+        "Coordinator", "ControlPlane", "ClusterModel", "Wire", "Transport", "Keys", "Checkpoints",
         .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
       ]),
     .testTarget(

@@ -4,6 +4,7 @@ import ControlPlane
 import Coordinator
 import Foundation
 import GRDB
+import Keys
 import Synchronization
 import Testing
 import Transport
@@ -111,6 +112,27 @@ import Wire
     let steps = try Journal.reading(path: run.path + "/journal.sqlite").steps(0..<100)
     #expect(steps.map(\.record.step) == Array(0..<8))
     #expect(steps.map(\.record.generation.number) == [1, 1, 1, 1, 1, 2, 2, 2])
+  }
+
+  @Test("a machine that computes wrongly is expelled for good: in the journal, and off the list of keys")
+  func expulsion() throws {
+    let run = TestRun()
+    try FileManager.default.createDirectory(atPath: run.path, withIntermediateDirectories: true)
+    let list = run.path + "/authorized-keys"
+    let pairs = [try KeyPair.generate(), try KeyPair.generate()]
+    for (number, pair) in pairs.enumerated() {
+      try AuthorizedKeys.authorize(.init(key: pair.publicKey, role: .worker, name: "host-\(number)"), in: list)
+    }
+    var settings = run.settings(steps: 8)
+    settings.keys = try KeyPair.generate()
+    let ended = run.run(settings, faults: [1: .breaks(atStep: 5)], keys: pairs)
+    #expect(try outcome(ended) == .done(step: 8))
+    #expect(ended.stops.contains { $0?.disposition == .failed && $0?.reason.contains("computes wrongly") == true })
+    #expect(ended.log.contains { $0.contains("the key host-1 is revoked") })
+    #expect(try AuthorizedKeys.read(list).entries.map(\.name) == ["host-0"])
+    let expulsions = try Journal(path: run.path + "/journal.sqlite").expulsions()
+    #expect(expulsions.map(\.host) == ["host-1"] && expulsions.first?.step == 5)
+    #expect(try Ledger(RunDirectory(run.path)).verify().isGood)
   }
 
   @Test("a coordinator that another one has followed decides nothing any more") func superseded() throws {

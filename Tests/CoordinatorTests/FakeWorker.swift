@@ -14,18 +14,21 @@ struct FakeWorker: Sendable {
     /// Reports a loss of another value.
     case drifts(atStep: Step)
     case cannotWriteCheckpoints
+    /// Reports losses that are no numbers.
+    case breaks(atStep: Step)
     /// Computes on another processor than the others.
     case foreignDevice
   }
   var address: String
   var name: String
   var fault: Fault?
+  var keys: ClientKeys?
   /// One tensor per index, owned round robin by rank.
   static let tensorShapes: [String: [Int]] = ["a": [2], "b": [3], "c": [1, 2]]
 
   /// Works until it is stopped; returns what it was told, nil when it died.
   func run() throws -> Stop? {
-    let client = try ControlClient(address: address)
+    let client = try ControlClient(address: address, keys: keys)
     var worker: WorkerID?
     var run = RunID("")
     var generation = Generation(0)
@@ -107,6 +110,7 @@ struct FakeWorker: Sendable {
     range.map { m in
       var sum = 10 / Double(step + 1) + Double(m)
       if fault == .drifts(atStep: step) { sum += 0.001 }
+      if fault == .breaks(atStep: step) { sum = .nan }
       return MicrobatchLoss(
         microbatch: UInt32(m), languageModelSum: sum, targetTokens: 10, diffusionSum: 0.25, images: 1)
     }

@@ -4,6 +4,7 @@ import Coordinator
 import Foundation
 import Logging
 import Synchronization
+import Transport
 import Wire
 
 /// A temporary run directory and coordinators on it, each on a thread of its own.
@@ -43,10 +44,11 @@ final class TestRun: Sendable {
   /// - Parameters:
   ///   - stopAtStep: asks for a drain once so many steps are committed.
   ///   - stopCount: how often it asks then.
+  ///   - keys: of each worker, where the coordinator has some.
   ///   - observing: called on another thread with the address once workers are there.
   func run(
     _ settings: CoordinatorSettings, faults: [Int: FakeWorker.Fault] = [:], stopAtStep: Step? = nil, stopCount: Int = 1,
-    startsWorkers: Bool = true,
+    startsWorkers: Bool = true, keys: [KeyPair] = [],
     observing: (@Sendable (String) -> Void)? = nil
   ) -> Ended {
     let log = Mutex<[String]>([])
@@ -60,7 +62,9 @@ final class TestRun: Sendable {
       let result = Result {
         let coordinator = try CoordinatorProcess(settings, log: box.logger) { asked.load(ordering: .relaxed) }
         for number in 0..<(startsWorkers ? settings.expectedWorkers : 0) {
-          let worker = FakeWorker(address: coordinator.endpoint, name: "host-\(number)", fault: faults[number])
+          let worker = FakeWorker(
+            address: coordinator.endpoint, name: "host-\(number)", fault: faults[number],
+            keys: settings.keys.map { ClientKeys(keys[number], server: $0.publicKey) })
           group.enter()
           Thread.detachNewThread {
             let stop = try? worker.run()
