@@ -29,7 +29,8 @@ public protocol Link: Sendable {
   func receive(_ key: FrameKey, from worker: WorkerID, into bytes: UnsafeMutableRawBufferPointer) throws
 
   /// Waits for the frame and hands its bytes over where they lie, in contiguous pieces in ascending order:
-  /// one piece from a worker on this host or as many as were lent, a piece for each chunk of the network from others, as they arrive.
+  /// one piece from a worker on this host or as many as were lent, a piece for each chunk of the network from others,
+  /// as they arrive.
   ///
   /// - Parameters:
   ///   - byteCount: the size that the frame must have.

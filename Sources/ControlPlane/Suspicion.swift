@@ -125,12 +125,8 @@ extension Suspicion.Attempt {
   /// where there is none.
   fileprivate func blamed(after first: Suspicion.Attempt, _ shape: StepShape) -> Set<WorkerID>? {
     var workers: Set<WorkerID>?
-    let before = first.losses
-    for (microbatch, loss) in losses where !Suspicion.isFinite(loss) {
+    for microbatch in badMicrobatches.subtracting(badMicrobatches(alsoBy: first, shape)) {
       let row = row(microbatch, shape)
-      if let loss = before[microbatch], !Suspicion.isFinite(loss), row.isDisjoint(with: first.row(microbatch, shape)) {
-        continue
-      }
       workers = workers?.intersection(row) ?? row
     }
     return workers

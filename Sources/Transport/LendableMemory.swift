@@ -5,7 +5,7 @@ import Wire
 /// A piece of memory that frames can be lent from: peers on this host read them where they lie.
 ///
 /// It is given back with its last reference. Frames that are lent from it keep it until they are taken, and peers that
-/// have mapped it until they enter another generation.
+/// have it mapped find zeros there afterwards.
 public final class LendableMemory: Sendable {
   let segment: SharedSegment
   public let byteCount: Int
@@ -31,20 +31,10 @@ final class LendableRegister: Sendable {
     var count: Int
   }
   private struct State {
-    /// Ascending by address.
+    /// A few for each stage that is held.
     var segments: [SharedSegment] = []
     var next = LendableRegister.firstNumber
     var bytes = 0
-
-    /// How many segments begin below an address.
-    func place(of address: UnsafeRawPointer) -> Int {
-      var (low, high) = (0, segments.count)
-      while low < high {
-        let middle = (low + high) / 2
-        if UnsafeRawPointer(segments[middle].memory) < address { low = middle + 1 } else { high = middle }
-      }
-      return low
-    }
   }
   // Safe because all of it is used under the lock.
   private final class Guarded: @unchecked Sendable {
@@ -80,7 +70,7 @@ final class LendableRegister: Sendable {
     do throws(TransportError) {
       let segment = try SharedSegment(number: number, sizeBytes: sizeBytes)
       guarded.lock.withLock {
-        guarded.state.segments.insert(segment, at: guarded.state.place(of: segment.memory))
+        guarded.state.segments.append(segment)
         guarded.state.bytes += sizeBytes
       }
       return LendableMemory(segment, byteCount: byteCount, self)
@@ -102,12 +92,12 @@ final class LendableRegister: Sendable {
   func extent(of bytes: UnsafeRawBufferPointer) -> Extent? {
     guard let start = bytes.baseAddress else { return nil }
     return guarded.lock.withLock {
-      let index = guarded.state.place(of: start + 1) - 1
-      guard index >= 0 else { return nil }
-      let segment = guarded.state.segments[index]
-      let offset = start - UnsafeRawPointer(segment.memory)
-      guard offset >= SharedSegment.pageBytes, bytes.count <= segment.sizeBytes - offset else { return nil }
-      return Extent(segment: segment, offset: offset, count: bytes.count)
+      for segment in guarded.state.segments {
+        let offset = start - UnsafeRawPointer(segment.memory)
+        guard offset >= SharedSegment.pageBytes, bytes.count <= segment.sizeBytes - offset else { continue }
+        return Extent(segment: segment, offset: offset, count: bytes.count)
+      }
+      return nil
     }
   }
 }

@@ -13,8 +13,8 @@ extern "C" {
 // and maps them to be read and written. 0, or an errno.
 int csystem_shared_create(size_t bytes, int *descriptor, void **address);
 // Maps what another process made, by its process ID and descriptor, to be read. The numbers come from a peer
-// that is not trusted: anything but such memory, of this user, of just this size and without holes, is refused and not even
-// opened. 0, or an errno.
+// that is not trusted: anything but such memory, of this user, of just this size and without holes,
+// is refused and not even opened. 0, or an errno.
 int csystem_shared_open(int process, int descriptor, size_t bytes, const void **address);
 void csystem_shared_unmap(const void *address, size_t bytes);
 // Gives the pages back though others may have them mapped: they find zeros there.
