@@ -68,6 +68,12 @@ final class Socket {
     // The library measures a message with what encryption adds to it (33 bytes, RFC 26).
     try setWide(ZMQ_MAXMSGSIZE, Int64(limits.messageBytes + 64))
     try set(ZMQ_HANDSHAKE_IVL, 5_000)
+    // A peer behind a cut wire is noticed in seconds, where TCP alone would go on sending for minutes: what was sent and
+    // is not acknowledged ends the connection (TCP_USER_TIMEOUT), whichever direction is cut, and a new one is tried for
+    // until there is a way again. The library's own heartbeats would do the same, but it aborts the process when it has
+    // one to answer or to send on a connection that has broken while what came before waits to be taken (4.3.4,
+    // `!_io_error`); and it searches all connections' timers whenever one of thousands says something.
+    try set(ZMQ_TCP_MAXRT, 5_000)
     try set(ZMQ_TCP_KEEPALIVE, 1)
     try set(ZMQ_TCP_KEEPALIVE_IDLE, 60)
     try set(ZMQ_TCP_KEEPALIVE_INTVL, 10)
@@ -78,12 +84,6 @@ final class Socket {
       // Thousands of workers come back at once when the coordinator is started again.
       try set(ZMQ_BACKLOG, 4_096)
     case .dealer:
-      // A peer behind a cut wire is noticed in seconds, where TCP alone would go on sending for minutes: the connection
-      // ends, and a new one is tried for until there is a way again. That is for the end that connects: it gets no
-      // answer, whichever direction is cut. At the other end the library would search all connections' timers whenever
-      // one of them says something, which leaves no time for anything else when they are thousands.
-      try set(ZMQ_HEARTBEAT_IVL, 1_000)
-      try set(ZMQ_HEARTBEAT_TIMEOUT, 5_000)
       // Queue for peers that are connected only: a message never waits for a process that may never come.
       try set(ZMQ_IMMEDIATE, 1)
       try set(ZMQ_RECONNECT_IVL, 50)
