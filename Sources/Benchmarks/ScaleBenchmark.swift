@@ -2,6 +2,7 @@ import ClusterModel
 import ControlPlane
 import Coordinator
 import Foundation
+import Wire
 
 #if canImport(Glibc)
   import Glibc
@@ -17,7 +18,10 @@ public struct ScaleBenchmark: Sendable {
   public var seconds: Double
   /// Between two steps.
   public var pauseSeconds: Double
+  /// How many share a connection to the coordinator, as those of `worker join --workers` do.
+  public var workersPerHost: Int
 
+  public static let mostWorkersPerHost = Bundle.entriesLimit
   /// Barriers before the watch begins.
   static let warmUpSteps = 2
   static let assemblyPatienceSeconds = 900.0
@@ -27,7 +31,8 @@ public struct ScaleBenchmark: Sendable {
   /// Descriptors that a process needs beside its connections.
   static let otherDescriptors = 64
 
-  public init(workers: Int, swarms: Int, seconds: Double, pauseSeconds: Double) {
+  public init(workers: Int, swarms: Int, seconds: Double, pauseSeconds: Double, workersPerHost: Int) {
+    self.workersPerHost = workersPerHost
     self.workers = workers
     self.swarms = swarms
     self.seconds = seconds
@@ -73,7 +78,7 @@ public struct ScaleBenchmark: Sendable {
 
   public func run(scope: BenchmarkScope, progress: (String) -> Void = { _ in }) throws -> BenchmarkReport {
     let room = Self.raiseDescriptorLimit() - Self.otherDescriptors
-    let workers = min(self.workers, room)
+    let workers = min(self.workers, room * workersPerHost)
     let folder = try scope.directory()
     defer { scope.remove(folder) }
     let run = RunDirectory(folder + "/run")
@@ -93,14 +98,16 @@ public struct ScaleBenchmark: Sendable {
     var members: [(process: Process, log: String)] = []
     var first = 0
     for swarm in 0..<swarms {
-      let count = (workers - first) / (swarms - swarm)
+      // Whole hosts, but for the last one.
+      let even = (workers - first) / (swarms - swarm) / workersPerHost * workersPerHost
+      let count = swarm + 1 == swarms ? workers - first : even
       let log = "\(folder)/swarm-\(swarm).log"
       members.append(
         (
           try scope.start(
             [
               "bench", "swarm", address, "--first", "\(first)", "--count", "\(count)", "--total", "\(workers)",
-              "--pause", "\(pauseSeconds)",
+              "--pause", "\(pauseSeconds)", "--workers-per-host", "\(workersPerHost)",
             ], log: log), log
         ))
       first += count
@@ -136,7 +143,8 @@ public struct ScaleBenchmark: Sendable {
     var report = BenchmarkReport(
       benchmark: "scale", environment: BenchmarkEnvironment(fingerprint: "no device"),
       settings: [
-        ("workers", "\(workers)"), ("swarms", "\(swarms)"), ("seconds", "\(seconds)"),
+        ("workers", "\(workers)"), ("workersPerHost", "\(workersPerHost)"), ("swarms", "\(swarms)"),
+        ("seconds", "\(seconds)"),
         ("pauseSeconds", "\(pauseSeconds)"), ("heartbeatsPerSecond", "1 a worker"), ("deadSeconds", "2.0"),
       ])
     let watched = after.at - before.at
@@ -157,6 +165,11 @@ public struct ScaleBenchmark: Sendable {
     report.notes.append(
       "a barrier is the time from a step's first order to its last worker's report; the simulated workers share the cores"
     )
+    if workersPerHost > 1 {
+      report.notes.append(
+        "\((workers + workersPerHost - 1) / workersPerHost) connections: \(workersPerHost) workers share one, as behind `worker join --workers`; those of one answer at the same time"
+      )
+    }
     return report
   }
 

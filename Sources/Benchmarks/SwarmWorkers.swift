@@ -3,8 +3,8 @@ import Foundation
 import Transport
 import Wire
 
-/// Simulated workers in one process: each has its own TCP connection to a real coordinator, beats once a second, and
-/// answers every order at once with numbers that follow from the step alone.
+/// Simulated workers in one process: each, or each host of several, has its own TCP connection to a real coordinator,
+/// beats once a second, and answers every order at once with numbers that follow from the step alone.
 public struct SwarmWorkers {
   public var address: String
   /// The number of the first worker.
@@ -14,6 +14,8 @@ public struct SwarmWorkers {
   public var total: Int
   /// How long the worker of rank 0 takes to say that its update is done: the pause between two steps.
   public var pauseSeconds: Double
+  /// How many share a connection, as behind a relay.
+  public var workersPerHost: Int
 
   static let beatSeconds = 1.0
   /// Workers that have said hello and are not welcomed yet: the coordinator records each of them on disk.
@@ -32,18 +34,26 @@ public struct SwarmWorkers {
     var prepared: (generation: Generation, order: UInt64, step: Step, bytes: [UInt8])?
   }
 
-  public init(address: String, first: Int, count: Int, total: Int, pauseSeconds: Double) {
+  public init(address: String, first: Int, count: Int, total: Int, pauseSeconds: Double, workersPerHost: Int) {
     self.address = address
     self.first = first
     self.count = count
     self.total = total
     self.pauseSeconds = pauseSeconds
+    self.workersPerHost = workersPerHost
+  }
+
+  /// Whose turn it is to beat: those of a host beat at different times, so that no two beats share a bundle.
+  func beating(_ beats: Int) -> Int {
+    let hosts = (count + workersPerHost - 1) / workersPerHost
+    let turn = beats % (hosts * workersPerHost)
+    return turn % hosts * workersPerHost + turn / hosts
   }
 
   /// Works until the coordinator says stop.
   /// - Parameter report: is told how many workers are welcome and how many beats were sent so far, once a second.
   public func run(report: (_ welcomed: Int, _ beats: Int) -> Void) throws {
-    let swarm = try ControlSwarm(address: address)
+    let swarm = try ControlSwarm(address: address, workersPerHost: workersPerHost)
     var members = [Member](repeating: Member(), count: count)
     var run = RunID("")
     /// Ranks in the newest plan, made once for all members.
@@ -71,64 +81,66 @@ public struct SwarmWorkers {
         try say(.hello(hello(connected)), connected)
         connected += 1
       }
-      for (number, envelope) in try swarm.poll(timeoutMilliseconds: 5) {
-        let index = Int(number)
-        if envelope.order > 0 {
-          guard envelope.generation > members[index].generation || envelope.order > members[index].order else {
-            continue
+      for (numbers, envelope) in try swarm.poll(timeoutMilliseconds: 5) {
+        for number in numbers {
+          let index = Int(number)
+          if envelope.order > 0 {
+            guard envelope.generation > members[index].generation || envelope.order > members[index].order else {
+              continue
+            }
+            members[index].order = envelope.order
           }
-          members[index].order = envelope.order
-        }
-        switch envelope.message {
-        case .welcome(let welcome):
-          if members[index].worker == nil { welcomed += 1 }
-          members[index].worker = welcome.worker
-          run = envelope.run
-          members[index].generation = max(members[index].generation, envelope.generation)
-          try say(.heartbeat(heartbeat(members[index], beats)), index)
-        case .introduce:
-          var hello = hello(index)
-          hello.worker = members[index].worker
-          try say(.hello(hello), index)
-        case .regroup:
-          members[index].generation = envelope.generation
-          try say(.standing(Standing()), index, order: envelope.order)
-        case .prepare(let prepare):
-          if ranks.generation != envelope.generation {
-            let ranked = prepare.plan.places.joined().enumerated().map { ($1, $0) }
-            ranks = (envelope.generation, Dictionary(ranked) { first, _ in first })
+          switch envelope.message {
+          case .welcome(let welcome):
+            if members[index].worker == nil { welcomed += 1 }
+            members[index].worker = welcome.worker
+            run = envelope.run
+            members[index].generation = max(members[index].generation, envelope.generation)
+            try say(.heartbeat(heartbeat(members[index], beats)), index)
+          case .introduce:
+            var hello = hello(index)
+            hello.worker = members[index].worker
+            try say(.hello(hello), index)
+          case .regroup:
+            members[index].generation = envelope.generation
+            try say(.standing(Standing()), index, order: envelope.order)
+          case .prepare(let prepare):
+            if ranks.generation != envelope.generation {
+              let ranked = prepare.plan.places.joined().enumerated().map { ($1, $0) }
+              ranks = (envelope.generation, Dictionary(ranked) { first, _ in first })
+            }
+            members[index].rank = members[index].worker.flatMap { ranks.rank[$0] }
+            try say(
+              .ready(Ready(step: prepare.fromStep, dataFingerprint: Self.dataFingerprint, memoryBytes: 1 << 20)), index,
+              order: envelope.order)
+          case .runStep(let step):
+            members[index].step = step
+            if let prepared = members[index].prepared, prepared.generation == envelope.generation,
+              prepared.order == envelope.order, prepared.step == step
+            {
+              try swarm.send(prepared.bytes, from: number)
+              continue
+            }
+            guard let rank = members[index].rank else { continue }
+            try say(.reduced(reduced(step, rank)), index, order: envelope.order)
+          case .update(let update):
+            let answer = ControlMessage.updated(
+              Updated(step: update.step, phases: PhaseSeconds(), memoryBytes: 1 << 20))
+            if members[index].rank == 0, pauseSeconds > 0 {
+              late.append((Date().addingTimeInterval(pauseSeconds), index, answer))
+            } else {
+              try say(answer, index, order: envelope.order)
+            }
+            if let rank = members[index].rank {
+              let next = Envelope(
+                run: run, generation: envelope.generation,
+                sender: members[index].worker.map { .worker($0) } ?? .candidate,
+                order: envelope.order + 1, message: .reduced(reduced(update.step + 1, rank)))
+              members[index].prepared = (next.generation, next.order, update.step + 1, next.encoded())
+            }
+          case .stop, .refused: return
+          default: break
           }
-          members[index].rank = members[index].worker.flatMap { ranks.rank[$0] }
-          try say(
-            .ready(Ready(step: prepare.fromStep, dataFingerprint: Self.dataFingerprint, memoryBytes: 1 << 20)), index,
-            order: envelope.order)
-        case .runStep(let step):
-          members[index].step = step
-          if let prepared = members[index].prepared, prepared.generation == envelope.generation,
-            prepared.order == envelope.order, prepared.step == step
-          {
-            try swarm.send(prepared.bytes, from: number)
-            continue
-          }
-          guard let rank = members[index].rank else { continue }
-          try say(.reduced(reduced(step, rank)), index, order: envelope.order)
-        case .update(let update):
-          let answer = ControlMessage.updated(
-            Updated(step: update.step, phases: PhaseSeconds(), memoryBytes: 1 << 20))
-          if members[index].rank == 0, pauseSeconds > 0 {
-            late.append((Date().addingTimeInterval(pauseSeconds), index, answer))
-          } else {
-            try say(answer, index, order: envelope.order)
-          }
-          if let rank = members[index].rank {
-            let next = Envelope(
-              run: run, generation: envelope.generation,
-              sender: members[index].worker.map { .worker($0) } ?? .candidate,
-              order: envelope.order + 1, message: .reduced(reduced(update.step + 1, rank)))
-            members[index].prepared = (next.generation, next.order, update.step + 1, next.encoded())
-          }
-        case .stop, .refused: return
-        default: break
         }
       }
       let now = Date()
@@ -141,11 +153,12 @@ public struct SwarmWorkers {
       last = now
       while due >= 1 {
         due -= 1
-        let index = beats % count
+        let index = beating(beats)
         beats += 1
-        guard members[index].worker != nil else { continue }
+        guard index < count, members[index].worker != nil else { continue }
         try say(.heartbeat(heartbeat(members[index], beats)), index)
       }
+      try swarm.flush()
       if now >= nextReport {
         nextReport = now.addingTimeInterval(1)
         report(welcomed, beats)
@@ -162,7 +175,8 @@ public struct SwarmWorkers {
   private func hello(_ index: Int) -> Hello {
     let number = first + index
     return Hello(
-      worker: nil, host: "host-\(number / 8)", processID: Int32(number + 1), threads: 1, memoryLimitBytes: 1 << 40,
+      worker: nil, host: "host-\(number / max(8, workersPerHost))", processID: Int32(number + 1), threads: 1,
+      memoryLimitBytes: 1 << 40,
       deviceFingerprint: "simulated", gigaflopsPerSecond: 100, dataEndpoint: "ipc:///swarm/\(number)")
   }
 

@@ -188,7 +188,7 @@ extension CoordinatorMachine {
   }
 
   private mutating func receive(_ message: ControlMessage, from worker: WorkerID) -> [CoordinatorDirective] {
-    let before = state.membership[worker]
+    let before = state.membership.signs(of: worker)
     var heartbeat: Heartbeat?
     if case .heartbeat(let content) = message { heartbeat = content }
     state.membership.heard(worker, heartbeat: heartbeat, now: state.now)
@@ -214,7 +214,7 @@ extension CoordinatorMachine {
       }
     if let handled { return handled }
     // Not even a sign of life: a repeated report must not make a hanging worker look busy.
-    if let before { state.membership.restore(before) }
+    if let before { state.membership.restore(before, of: worker) }
     return [.log(.debug, "ignored a late or repeated message of \(worker)")]
   }
 }

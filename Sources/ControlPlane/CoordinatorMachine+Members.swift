@@ -23,7 +23,11 @@ extension CoordinatorMachine {
       if state.phase == .settling { return directives + regroup("checkpoint of step \(late.step): \(text)") }
       directives += checkpointFailed(late.step, text)
     }
-    for member in state.membership.sorted {
+    let limits = settings.limits
+    let quiet = state.membership.quiet(
+      heardBefore: state.now - min(state.now, limits.deadTicks),
+      progressBefore: state.now - min(state.now, limits.stuckTicks))
+    for member in quiet {
       guard let fault = failing(member) else { continue }
       let generation = state.generation
       if fault.isHanging {
@@ -43,8 +47,10 @@ extension CoordinatorMachine {
   private func beat() -> [CoordinatorDirective] {
     let interval = settings.limits.heartbeatTicks
     var kinds: [(heartbeat: CoordinatorHeartbeat, connections: [Connection])] = []
-    for member in state.membership.sorted
-    where (state.now + UInt64(member.worker.number)).isMultiple(of: interval) {
+    for index in state.membership.sorted.indices {
+      let number = UInt64(state.membership.sorted[index].worker.number)
+      guard (state.now + number).isMultiple(of: interval) else { continue }
+      let member = state.membership.sorted[index]
       let isPartAwaited = state.checkpoints.awaits(member.worker)
       guard isPartAwaited || member.lastOrderTick + interval <= state.now else { continue }
       let heartbeat = CoordinatorHeartbeat(

@@ -146,6 +146,8 @@ public struct Membership: Hashable, Sendable {
       return .refused("this machine was found to compute wrongly")
     }
     guard !isEnding else { return .refused("the run is ending") }
+    // No plan could name more of them.
+    guard sorted.count < WireLimits.workers else { return .refused("the run has \(sorted.count) workers already") }
     if let device, device != hello.deviceFingerprint {
       return .refused(
         "this worker computes on \(hello.deviceFingerprint) but the run was computed on \(device), and its bits would "
@@ -210,9 +212,29 @@ public struct Membership: Hashable, Sendable {
     sorted[index].memoryBytes = heartbeat.memoryBytes
   }
 
-  /// Puts a member back as it was.
-  mutating func restore(_ member: Member) {
-    if let index = index(of: member.worker) { sorted[index] = member }
+  /// When a member was last heard of.
+  struct Signs {
+    fileprivate var lastHeardTick: UInt64
+    fileprivate var lastProgressTick: UInt64
+  }
+  func signs(of worker: WorkerID) -> Signs? {
+    index(of: worker).map {
+      Signs(lastHeardTick: sorted[$0].lastHeardTick, lastProgressTick: sorted[$0].lastProgressTick)
+    }
+  }
+  /// As if what came last had not come.
+  mutating func restore(_ signs: Signs, of worker: WorkerID) {
+    guard let index = index(of: worker) else { return }
+    sorted[index].lastHeardTick = signs.lastHeardTick
+    sorted[index].lastProgressTick = signs.lastProgressTick
+  }
+
+  /// Those that were not heard of since `heard`, or that have made no progress since `progress`; looked for ten times a
+  /// second among thousands.
+  func quiet(heardBefore heard: UInt64, progressBefore progress: UInt64) -> [Member] {
+    sorted.indices.compactMap { index in
+      sorted[index].lastHeardTick < heard || sorted[index].lastProgressTick < progress ? sorted[index] : nil
+    }
   }
 
   mutating func alive(_ worker: WorkerID, now: UInt64) {

@@ -25,6 +25,8 @@ public struct StepBarrier: Hashable, Sendable {
     self.step = step
     self.workers = workers
     placed = Set(workers)
+    reduced.reserveCapacity(workers.count)
+    updated.reserveCapacity(workers.count)
   }
 
   /// Whether the coordinator waits for this worker.

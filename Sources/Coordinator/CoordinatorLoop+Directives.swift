@@ -63,7 +63,7 @@ extension CoordinatorLoop {
     let present = connections.compactMap { connection in peers[connection].map { (connection, $0) } }
     for (index, error) in server.send(envelope, to: present.map(\.1)) {
       let connection = present[index].0
-      if case .peerUnreachable = error {} else { log.warning("could not send to \(connection): \(error)") }
+      if case .peerUnreachable = error {} else { log.warning("could not send to peer \(connection): \(error)") }
       pending.append(.connectionRefused(connection))
     }
     // Answered before `ready`: however short the run, its spans can be placed in time.

@@ -77,7 +77,7 @@ final class CoordinatorLoop {
     var ticks = 0
     while outcome == nil {
       let wait = max(.zero, nextTick - clock.now)
-      for incoming in try server.poll(timeoutMilliseconds: Int(wait / .milliseconds(1)) + 1) { take(incoming) }
+      try server.poll(timeoutMilliseconds: Int(wait / .milliseconds(1)) + 1) { take($0) }
       for report in commits.drain() { take(report) }
       let asked = stopCount()
       while timesAsked < asked, outcome == nil {
@@ -112,19 +112,33 @@ final class CoordinatorLoop {
   }
 
   func feed(_ event: CoordinatorEvent) {
-    pending.append(event)
-    while !pending.isEmpty, outcome == nil { obey(machine.handle(pending.removeFirst())) }
+    // What others brought about comes first; mostly there is nothing.
+    var next: CoordinatorEvent? = event
+    if !pending.isEmpty {
+      pending.append(event)
+      next = pending.removeFirst()
+    }
+    while let event = next, outcome == nil {
+      obey(machine.handle(event))
+      next = pending.isEmpty ? nil : pending.removeFirst()
+    }
   }
 
   private func take(_ incoming: Incoming) {
     switch incoming.content {
-    case .malformed(let error): log.debug("dropped garbage of \(incoming.peer): \(error)")
+    case .malformed(let error): log.debug("dropped garbage of peer \(incoming.peer): \(error)")
+    case .gone:
+      let connection = Connection(incoming.peer)
+      feed(.connectionRefused(connection))
+      peers[connection] = nil
     case .envelope(let envelope):
-      let connection = Connection(incoming.peer.description, publicKey: incoming.peer.key?.bytes ?? [])
-      peers[connection] = incoming.peer
+      let connection = Connection(incoming.peer)
+      if peers[connection] == nil { peers[connection] = incoming.peer }
       feed(.message(envelope, from: connection))
       // Whoever is not a member is forgotten: connections come and go, the table must not grow with them.
-      if machine.state.membership.worker(at: connection) == nil { peers[connection] = nil }
+      if peers.count > machine.state.membership.count, machine.state.membership.worker(at: connection) == nil {
+        peers[connection] = nil
+      }
     }
   }
 
@@ -156,15 +170,20 @@ final class CoordinatorLoop {
   /// Repeats the stop until each worker has hung up, so that it is not lost with the sockets.
   private func farewell() {
     guard let stop = machine.farewell else { return }
-    var present = machine.state.membership.sorted
+    var present = machine.state.membership.sorted.compactMap { peers[$0.connection] }
     let deadline = clock.now + .seconds(2)
     while !present.isEmpty, clock.now < deadline {
-      guard (try? server.poll(timeoutMilliseconds: 50)) != nil else { return }
-      present.removeAll { member in
-        guard let peer = peers[member.connection] else { return true }
-        do throws(TransportError) { try server.send(stop, to: peer) } catch { return true }
-        return false
+      var gone: Set<PeerIdentity> = []
+      let heard: Void? = try? server.poll(timeoutMilliseconds: 50) { incoming in
+        if case .gone = incoming.content { gone.insert(incoming.peer) }
       }
+      guard heard != nil else { return }
+      for (index, _) in server.send(stop, to: present) { gone.insert(present[index]) }
+      present.removeAll { gone.contains($0) }
     }
   }
+}
+
+extension Connection {
+  fileprivate init(_ peer: PeerIdentity) { self.init(peer.description, publicKey: peer.key?.bytes ?? []) }
 }

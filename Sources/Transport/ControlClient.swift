@@ -1,7 +1,6 @@
-import CZeroMQ
 import Wire
 
-/// A worker's or observer's end of the control plane: one DEALER socket, connected.
+/// A worker's or observer's end of the control plane, directly or behind a ``ControlRelay``.
 ///
 /// Confined to the thread that made it, which is checked; other threads use ``waker``. Connects in the
 /// background and again after a break: messages sent before are kept in order until there is a connection.
@@ -14,87 +13,32 @@ public final class ControlClient {
   /// Messages so far that were not ours.
   public private(set) var malformedCount: UInt64 = 0
   /// Why the coordinator does not let us in, once that is certain; nothing will come then.
-  public private(set) var refusal: TransportError?
+  public var refusal: TransportError? { connection.refusal }
   /// Connections that ended before they were agreed upon, since the last one that was: the coordinator has another
   /// key than ours says, or something else answers there.
-  public private(set) var failedHandshakes = 0
-  private let address: Endpoint
-  private let socket: Socket
-  private let reports: Socket
-  private let isEncrypted: Bool
-  private var queue: [Message] = []
+  public var failedHandshakes: Int { connection.failedHandshakes }
+  private let connection: CoordinatorConnection
 
   /// - Parameters:
-  ///   - address: the coordinator's, `tcp://HOST:PORT` or `ipc:///path`.
+  ///   - address: the coordinator's or a relay's, `tcp://HOST:PORT` or `ipc:///path`.
   ///   - keys: our key pair and the coordinator's key; without them traffic is plain.
   ///   - allowPlaintext: accept that messages outside loopback and ipc are neither secret nor authentic.
   public init(address: String, keys: ClientKeys? = nil, allowPlaintext: Bool = false) throws(TransportError) {
-    let endpoint = try Endpoint(address)
-    self.address = endpoint
-    isEncrypted = keys != nil
-    let context = try ZeroMQContext()
     waker = try Waker()
-    socket = try Socket(.dealer, in: context, limits: .control)
-    // Without a limit: the library must never wait for us to read what it reports.
-    reports = try Socket(.pair, in: context, limits: .init(messageBytes: 4_096, sendMessages: 0, receiveMessages: 0))
-    try socket.startMonitor(Self.reportsAddress, events: Self.reported)
-    try reports.connectInside(Self.reportsAddress)
-    try socket.connect(
-      endpoint,
-      keys.map { .client($0.pair, server: $0.server) } ?? .plaintext(allowedOutsideHost: allowPlaintext))
-  }
-  deinit { socket.stopMonitor() }
-
-  private static let reportsAddress = "inproc://connection"
-  private static let reported =
-    ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
-
-  private func takeReports() throws(TransportError) {
-    while let event = try reports.receiveMonitorEvent() {
-      switch event.kind {
-      case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
-        failedHandshakes = 0
-        refusal = nil
-      // 300 says that we may try again (RFC 27); that one is not for good.
-      case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH where event.value != 300:
-        refusal = .notAuthorised(address: address.description)
-      case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-        refusal =
-          event.value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
-          ? .encryptionDiffers(address: address.description, weEncrypt: isEncrypted)
-          : .foreignServer(address: address.description)
-      default:
-        failedHandshakes += 1
-        if failedHandshakes.isMultiple(of: Self.handshakesPerQuestion) { askWhetherItEncrypts() }
-      }
-    }
-  }
-
-  /// Handshakes that end without a word before the server is asked what it speaks.
-  private static let handshakesPerQuestion = 3
-
-  private func askWhetherItEncrypts() {
-    guard let mechanism = ServerGreeting.mechanism(at: address) else { return }
-    if mechanism != (isEncrypted ? "CURVE" : "NULL") {
-      refusal = .encryptionDiffers(address: address.description, weEncrypt: isEncrypted)
-    }
+    connection = try CoordinatorConnection(
+      address: address, keys: keys, allowPlaintext: allowPlaintext, in: ZeroMQContext())
   }
 
   /// Waits for messages at most so long; returns early with what there is, or empty when woken.
   public func poll(timeoutMilliseconds: Int) throws(TransportError) -> [Envelope] {
-    try flush()
-    try Socket.wait(
-      for: [(socket, !queue.isEmpty), (reports, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
-    try takeReports()
-    try flush()
+    try connection.wait(waker: waker, timeoutMilliseconds: timeoutMilliseconds)
     var envelopes: [Envelope] = []
     var taken = 0
-    while taken < Self.messagesPerPoll, let (parts, excess) = try socket.receiveParts(atMost: Message.mostParts) {
+    while taken < Self.messagesPerPoll, let (parts, excess) = try connection.receiveParts(atMost: Message.mostParts) {
       taken += 1
       switch Incoming.Content(parts: parts, atMost: Message.mostParts, excess: excess) {
       case .envelope(let envelope): envelopes.append(envelope)
-      case .malformed: malformedCount += 1
+      case .malformed, .gone: malformedCount += 1
       }
     }
     return envelopes
@@ -102,22 +46,5 @@ public final class ControlClient {
 
   /// Queues a message; never blocks. What waits for a connection leaves in ``poll(timeoutMilliseconds:)``.
   /// - Throws: ``TransportError``: `congested` when too much waits already.
-  public func send(_ envelope: Envelope) throws(TransportError) {
-    let message = try Message(envelope)
-    guard queue.count < Self.queueLimit else { throw .congested(queuedMessages: queue.count) }
-    queue.append(message)
-    try flush()
-  }
-
-  private func flush() throws(TransportError) {
-    var sent = 0
-    defer { queue.removeFirst(sent) }
-    for message in queue {
-      switch socket.send(message) {
-      case .sent: sent += 1
-      case .wouldBlock, .unreachable: return
-      case .failed(let error): throw error
-      }
-    }
-  }
+  public func send(_ envelope: Envelope) throws(TransportError) { try connection.send(Message(envelope)) }
 }

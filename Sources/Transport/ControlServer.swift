@@ -3,20 +3,40 @@ import Wire
 /// Names a connection of the control plane: chosen by the socket, and another one after a reconnect.
 public struct PeerIdentity: Hashable, Sendable, CustomStringConvertible {
   let bytes: [UInt8]
-  /// The key that it proved to hold; nil where traffic is plain.
+  /// Which of those behind a relay; nil for who has a connection of its own.
+  let seat: UInt32?
+  /// The key that it proved to hold; nil where traffic is plain. Those behind a relay have the relay's.
   public let key: PublicKey?
-  /// Made for every message that arrives.
+  /// For example `6b8b4567`, or `6b8b4567/3` for seat 3. Made for every message that arrives, and looked up several
+  /// times: within 15 bytes, so that it needs no memory of its own.
   public var description: String {
     let digits = StaticString("0123456789abcdef")
-    return String(unsafeUninitializedCapacity: 5 + 2 * bytes.count) { text in
-      // Safe because each index is below the capacity, and each digit below 16.
-      for (index, character) in "peer ".utf8.enumerated() { text[index] = character }
-      for (index, byte) in bytes.enumerated() {
-        text[5 + 2 * index] = digits.utf8Start[Int(byte >> 4)]
-        text[6 + 2 * index] = digits.utf8Start[Int(byte & 15)]
-      }
-      return 5 + 2 * bytes.count
+    // Names that the socket chooses have five bytes and begin with a zero; others are marked, so that none is alike.
+    let isUsual = bytes.count == 5 && bytes[0] == 0
+    let shown = isUsual ? bytes.dropFirst() : bytes[...]
+    var digitsOfSeat = 0
+    if var rest = seat {
+      repeat {
+        digitsOfSeat += 1
+        rest /= 10
+      } while rest > 0
     }
+    let count = 2 * shown.count + (seat == nil ? 0 : 1 + digitsOfSeat)
+    let name = String(unsafeUninitializedCapacity: count) { text in
+      // Safe because as many are written as there is room for, and each digit is below 16.
+      for (index, byte) in shown.enumerated() {
+        text[2 * index] = digits.utf8Start[Int(byte >> 4)]
+        text[2 * index + 1] = digits.utf8Start[Int(byte & 15)]
+      }
+      guard var rest = seat else { return count }
+      text[2 * shown.count] = UInt8(ascii: "/")
+      for index in (count - digitsOfSeat..<count).reversed() {
+        text[index] = digits.utf8Start[Int(rest % 10)]
+        rest /= 10
+      }
+      return count
+    }
+    return isUsual ? name : "=" + name
   }
 }
 
@@ -26,6 +46,8 @@ public struct Incoming: Sendable {
     case envelope(Envelope)
     /// Bytes that are no message of ours; already counted, to be logged at most.
     case malformed(WireError)
+    /// Who was behind a relay is not there any more.
+    case gone
   }
   public let peer: PeerIdentity
   public let content: Content
@@ -40,6 +62,8 @@ public final class ControlServer {
   /// Messages taken in one poll: a peer that floods cannot keep the caller from its other work, and the
   /// socket takes from its peers in turns, so it cannot keep out the others either.
   public static let messagesPerPoll = 256
+  /// As many in a bundle count as one of these.
+  static let bundledPerMessage = 8
 
   /// The address that peers connect to, with the port that was taken.
   public let endpoint: String
@@ -92,14 +116,20 @@ public final class ControlServer {
 
   /// Waits for messages at most so long; returns early with what there is, or empty when woken.
   public func poll(timeoutMilliseconds: Int) throws(TransportError) -> [Incoming] {
-    try Socket.wait(for: [(socket, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
     var incoming: [Incoming] = []
+    try poll(timeoutMilliseconds: timeoutMilliseconds) { incoming.append($0) }
+    return incoming
+  }
+
+  /// The same, one after the other as they are read.
+  public func poll(timeoutMilliseconds: Int, take: (Incoming) -> Void) throws(TransportError) {
+    try Socket.wait(for: [(socket, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
     var taken = 0
     let now = clock.now
     while taken < Self.messagesPerPoll, let (parts, excess) = try socket.receiveParts(atMost: 2) {
-      taken += 1
       let identity = parts[0].bytes
       let sizeBytes = parts.dropFirst().reduce(0) { $0 + $1.count }
+      taken += 1
       guard rates.take(ControlRate.cost(bytes: sizeBytes), from: identity, now: now) else {
         excessCount += 1
         continue
@@ -114,18 +144,46 @@ public final class ControlServer {
         key = sender.key
         role = sender.admission.role
       }
-      let content = Incoming.Content(parts: Array(parts.dropFirst()), atMost: 1, excess: excess)
-      switch content {
-      case .malformed: malformedCount += 1
-      case .envelope(let envelope):
-        guard role == .worker || envelope.message == .statusRequest else {
-          refusedCount += 1
+      let bundle = parts.count == 2 && excess == 0 ? Self.bundle(parts[1]) : nil
+      if bundle != nil, role != .worker {
+        refusedCount += 1
+        continue
+      }
+      if case .success(let bundle) = bundle {
+        taken += bundle.entries.count / Self.bundledPerMessage
+        guard rates.take(ControlRate.cost(further: bundle.entries.count - 1), from: identity, now: now) else {
+          excessCount += 1
           continue
         }
       }
-      incoming.append(Incoming(peer: PeerIdentity(bytes: identity, key: key), content: content))
+      func say(_ content: Incoming.Content, seat: UInt32? = nil) {
+        switch content {
+        case .malformed: malformedCount += 1
+        case .gone: break
+        case .envelope(let envelope):
+          guard role == .worker || envelope.message == .statusRequest else {
+            refusedCount += 1
+            return
+          }
+        }
+        take(Incoming(peer: PeerIdentity(bytes: identity, seat: seat, key: key), content: content))
+      }
+      switch bundle {
+      case nil: say(Incoming.Content(parts: Array(parts.dropFirst()), atMost: 1, excess: excess))
+      case .failure(let error): say(.malformed(error))
+      case .success(let bundle):
+        for entry in bundle.entries {
+          say(entry.envelope.isEmpty ? .gone : Incoming.Content(bundle.bytes[entry.envelope]), seat: entry.seat)
+        }
+      }
     }
-    return incoming
+  }
+
+  /// Nil for a message of a peer that speaks for itself.
+  private static func bundle(_ message: Message) -> Result<Bundle, WireError>? {
+    guard Bundle.isBundle(firstByte: message.firstByte) else { return nil }
+    let bytes = message.bytes
+    return Result { () throws(WireError) in try Bundle(reading: bytes) }
   }
 
   /// Whose message it is, if they are admitted; its connection counts as theirs from now on.
@@ -145,16 +203,40 @@ public final class ControlServer {
     let parts: [Message]
     do throws(TransportError) { parts = try encoded(envelope) } catch { return peers.indices.map { ($0, error) } }
     var failures: [(index: Int, error: TransportError)] = []
-    for (index, peer) in peers.enumerated() {
-      do throws(TransportError) { try send(parts, to: peer) } catch { failures.append((index, error)) }
+    for group in Self.groups(of: peers) {
+      do throws(TransportError) { try send(parts, to: group.map { peers[$0] }) } catch {
+        failures += group.map { ($0, error) }
+      }
     }
     return failures
+  }
+
+  /// Those behind a relay, which gets a message once for all of them; each of the others by itself.
+  private static func groups(of peers: [PeerIdentity]) -> [[Int]] {
+    var groups: [[Int]] = []
+    /// A relay's newest group.
+    var groupOf: [[UInt8]: Int] = [:]
+    for (index, peer) in peers.enumerated() {
+      if peer.seat != nil {
+        // Those of a relay have mostly come together: looked up once for all of them.
+        let isLikeLast =
+          groups.last.map { peers[$0[0]].seat != nil && peers[$0[0]].bytes == peer.bytes } ?? false
+        let group = isLikeLast ? groups.count - 1 : groupOf[peer.bytes]
+        if let group, groups[group].count < Bundle.entriesLimit {
+          groups[group].append(index)
+          continue
+        }
+        groupOf[peer.bytes] = groups.count
+      }
+      groups.append([index])
+    }
+    return groups
   }
 
   /// Queues a message for a peer; never blocks.
   /// - Throws: ``TransportError`` as of several.
   public func send(_ envelope: Envelope, to peer: PeerIdentity) throws(TransportError) {
-    try send(encoded(envelope), to: peer)
+    try send(encoded(envelope), to: [peer])
   }
 
   private func encoded(_ envelope: Envelope) throws(TransportError) -> [Message] {
@@ -164,11 +246,15 @@ public final class ControlServer {
     return parts
   }
 
-  private func send(_ parts: [Message], to peer: PeerIdentity) throws(TransportError) {
+  /// - Parameter peers: one that has a connection of its own, or several behind the same relay.
+  private func send(_ parts: [Message], to peers: [PeerIdentity]) throws(TransportError) {
+    guard let peer = peers.first else { return }
     // Nothing is told to a key that has been struck off, though its connection may still be there.
     if let admitted { guard let key = peer.key, admitted.admission(of: key) != nil else { throw .peerUnreachable } }
     // Once the identity is accepted there is room for the rest.
     try socket.queue(Message(copying: peer.bytes), more: true)
+    let seats = SeatList(peers.compactMap(\.seat))
+    if !seats.seats.isEmpty { try socket.queue(Message(copying: seats.bytes), more: true) }
     for (index, part) in parts.enumerated() { try socket.queue(Message(sharing: part), more: index + 1 < parts.count) }
   }
 }
@@ -204,11 +290,10 @@ extension Incoming.Content {
       self = .malformed(.malformed(what: "the message", reason: "its parts have \(sizeBytes) bytes"))
       return
     }
-    do throws(WireError) {
-      self = .envelope(try Envelope(decoding: parts.count == 1 ? parts[0].bytes : parts.flatMap(\.bytes)))
-    } catch {
-      self = .malformed(error)
-    }
+    self.init(parts.count == 1 ? parts[0].bytes : parts.flatMap(\.bytes))
+  }
+  init(_ bytes: some Collection<UInt8>) {
+    do throws(WireError) { self = .envelope(try Envelope(decoding: Array(bytes))) } catch { self = .malformed(error) }
   }
 }
 

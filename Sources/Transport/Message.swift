@@ -72,4 +72,5 @@ final class Message: @unchecked Sendable {
     if !bytes.isEmpty { mutableBytes.copyMemory(from: bytes) }
   }
   var bytes: [UInt8] { withBytes { [UInt8]($0) } }
+  var firstByte: UInt8? { withBytes { $0.first } }
 }

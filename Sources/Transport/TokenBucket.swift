@@ -31,8 +31,10 @@ struct TokenBucket {
 
 /// Bounds of what one connection of the control plane may send; what is beyond is dropped and counted.
 public struct ControlRate: Hashable, Sendable {
-  /// A message costs 1 and another 1 for each 4 KiB of it.
+  /// A message costs 1 and another 1 for each 4 KiB of it; each further one in a bundle an eighth: it comes without a
+  /// connection's work.
   public static let bytesPerToken = 4_096.0
+  public static let bundledPerToken = 8.0
   public var tokensPerSecond: Double
   public var burstTokens: Double
 
@@ -44,6 +46,8 @@ public struct ControlRate: Hashable, Sendable {
   }
 
   static func cost(bytes: Int) -> Double { 1 + Double(bytes) / bytesPerToken }
+  /// Of the messages of a bundle beyond the first.
+  static func cost(further messages: Int) -> Double { Double(messages) / bundledPerToken }
 }
 
 /// A bucket for each connection. One whose bucket is full again is forgotten: it would begin with a full one.

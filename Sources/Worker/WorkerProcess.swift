@@ -11,6 +11,8 @@ import Wire
 public struct WorkerOptions: Sendable {
   /// The coordinator's address.
   public var address: String
+  /// The address of this host's relay to it, which has its keys; nil for a connection of this worker's own.
+  public var relay: String?
   public var threads: Int
   /// Bytes of tensors that the compute core may hold.
   public var memoryLimitBytes: Int
@@ -77,7 +79,10 @@ public final class WorkerProcess {
     self.log = log
     self.stopCount = stopCount
     machine = WorkerMachine(settings: options.machineSettings)
-    client = try ControlClient(address: options.address, keys: options.keys, allowPlaintext: options.allowPlaintext)
+    client =
+      if let relay = options.relay { try ControlClient(address: relay) } else {
+        try ControlClient(address: options.address, keys: options.keys, allowPlaintext: options.allowPlaintext)
+      }
     dataPlane = try DataPlane(
       bind: options.dataListen ?? Endpoint.binding(toward: options.address), keys: options.keys?.pair,
       allowPlaintext: options.allowPlaintext,

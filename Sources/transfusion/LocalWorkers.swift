@@ -81,7 +81,7 @@ final class LocalWorkers {
     endpoint.replacing("tcp://0.0.0.0:", with: "tcp://127.0.0.1:").replacing("tcp://[::]:", with: "tcp://[::1]:")
   }
 
-  private static var executable: String {
+  static var executable: String {
     // /proc/self/exe survives a relative argv[0] and a changed working directory.
     (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
   }

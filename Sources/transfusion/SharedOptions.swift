@@ -38,8 +38,9 @@ struct LoggingOptions: ParsableArguments {
     Logger(label: label) { _ in LineLogHandler(write: StandardError.write) }
   }
 
-  func logger(_ label: String) -> Logger {
-    var logger = Self.standard(label)
+  /// - Parameter mark: what each line begins with, where several processes write to one place.
+  func logger(_ label: String, mark: String = "") -> Logger {
+    var logger = Logger(label: label) { _ in LineLogHandler { StandardError.write(mark + $0) } }
     logger.logLevel = logLevel
     return logger
   }

@@ -6,14 +6,20 @@ import UnixSignals
 /// third ends the process where it is.
 final class StopRequest: Sendable {
   private let requests = Atomic<Int>(0)
-  private let announcement: String
+  private let announcement: String?
+  private let isForwarded: Bool
 
-  /// - Parameter announcement: what the user reads after the first signal.
+  /// - Parameters:
+  ///   - announcement: what the user reads after the first signal.
+  ///   - isForwarded: another process of ours passes signals on, SIGTERM for the first and SIGINT for the next. A SIGTERM
+  ///     may come from a service manager as well, to both, and counts once.
   init(
-    announcement: String =
-      "Stopping after this step: a checkpoint is written first. Signal again to stop at once and lose what came after the last one."
+    announcement: String? =
+      "Stopping after this step: a checkpoint is written first. Signal again to stop at once and lose what came after the last one.",
+    isForwarded: Bool = false
   ) {
     self.announcement = announcement
+    self.isForwarded = isForwarded
   }
 
   /// Signals so far.
@@ -25,8 +31,9 @@ final class StopRequest: Sendable {
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
     let watcher = Task {
       for await signal in signals {
+        if isForwarded, signal == .sigterm, isRequested { continue }
         let number = requests.add(1, ordering: .relaxed).newValue
-        if number == 1 { StandardError.write(announcement) }
+        if number == 1, let announcement { StandardError.write(announcement) }
         if number > 2 { exit(128 + (signal == .sigint ? 2 : 15)) }
       }
     }

@@ -1,5 +1,7 @@
 import ArgumentParser
 import Foundation
+import Logging
+import Transport
 import Worker
 
 struct WorkerCommand: ParsableCommand {
@@ -17,10 +19,17 @@ struct WorkerJoin: AsyncParsableCommand {
       second signal ends it at once.
 
       When the coordinator goes, the worker keeps what it holds and waits for it to be started again.
+
+      With --workers several join from this host, a process each, over one connection: they share its processors and \
+      memory, and its key; each counts in parallelism.workers. One that dies is lost by itself, and not started again; \
+      with this process all of them end. Lines of the log begin with the process that wrote them.
       """)
 
   @Argument(help: "The coordinator's address, for example tcp://127.0.0.1:7070.")
   var address: String
+
+  @Option(name: .long, help: ArgumentHelp("Workers on this host, behind one connection.", valueName: "n"))
+  var workers = 1
 
   @OptionGroup var resources: WorkerResourceOptions
 
@@ -44,7 +53,22 @@ struct WorkerJoin: AsyncParsableCommand {
 
   @OptionGroup var logging: LoggingOptions
 
+  /// Set in the processes that --workers starts: where their connection ends.
+  @Option(name: .long, help: .hidden) var relay: String?
+
   func validate() throws {
+    guard (1...HostWorkers.limit).contains(workers) else {
+      throw ValidationError("--workers must be in 1...\(HostWorkers.limit)")
+    }
+    if workers > 1 {
+      if resources.pin {
+        throw ValidationError("--pin is for one worker a host: those of --workers would share processors")
+      }
+      if let dataListen, !dataListen.hasSuffix(":*") {
+        throw ValidationError(
+          "--data-listen is one address, but there are \(workers) workers: end it in :* for free ports")
+      }
+    }
     guard address.contains("://") else {
       throw ValidationError("'\(address)' is no address; expected for example tcp://127.0.0.1:7070")
     }
@@ -54,13 +78,16 @@ struct WorkerJoin: AsyncParsableCommand {
 
   func run() async throws {
     parent.watch()
-    let log = logging.logger("worker")
-    let stop = StopRequest(
-      announcement: "Leaving after this step, once others hold what this worker holds. Signal again to leave at once.")
+    let log = logging.logger("worker", mark: relay == nil ? "" : "[\(ProcessInfo.processInfo.processIdentifier)] ")
+    if workers > 1 { return try await joinSeveral(log) }
+    let announcement =
+      "Leaving after this step, once others hold what this worker holds. Signal again to leave at once."
+    let stop = StopRequest(announcement: relay == nil ? announcement : nil, isForwarded: relay != nil)
     var options = WorkerOptions(
       address: address, threads: resources.effectiveThreads, memoryLimitBytes: resources.effectiveMemoryLimit,
       pin: resources.pin, dataListen: dataListen, keys: try keys.choose(address: address, log: log),
       allowPlaintext: keys.insecurePlaintext)
+    options.relay = relay
     options.joinTimeoutSeconds = joinTimeout
     options.coordinatorTimeoutSeconds = coordinatorTimeout
     let outcome = try await stop.watching { [options] in
@@ -69,6 +96,34 @@ struct WorkerJoin: AsyncParsableCommand {
       }
     }
     if case .requeue(let reason) = outcome, !stop.isRequested { throw CommandFailure(.requeue, reason) }
+  }
+
+  private func joinSeveral(_ log: Logger) async throws {
+    let stop = StopRequest(
+      announcement:
+        "These workers leave after this step, once others hold what they hold. Signal again to leave at once.")
+    let share = resources.share(of: workers)
+    var arguments = [
+      "worker", "join", address, "--threads", "\(share.threads)", "--memory-limit", "\(share.memoryLimit)",
+      "--join-timeout", "\(joinTimeout)", "--coordinator-timeout", "\(coordinatorTimeout)", "--log-level",
+      logging.logLevel.rawValue, "--exit-with-parent",
+    ]
+    if let dataListen { arguments += ["--data-listen", dataListen] }
+    if let key = keys.key { arguments += ["--key", key] }
+    if let coordinatorKey = keys.coordinatorKey { arguments += ["--coordinator-key=\(coordinatorKey)"] }
+    if keys.insecurePlaintext { arguments.append("--insecure-plaintext") }
+    let chosen = try keys.choose(address: address, log: log)
+    try await stop.watching { [arguments] in
+      try await onThread("relay") {
+        let folder = try HostWorkers.Folder()
+        defer { folder.remove() }
+        let relay = try ControlRelay(
+          address: address, listen: folder.address, keys: chosen, allowPlaintext: keys.insecurePlaintext)
+        let host = try HostWorkers(
+          count: workers, arguments: arguments, joinTimeout: joinTimeout, relay: relay, log: log)
+        try host.run { stop.count }
+      }
+    }
   }
 }
 

@@ -133,6 +133,26 @@ import Testing
     #expect(result.errors.contains("not authorised"), "\(result.text)")
   }
 
+  @Test("a host's workers behind one connection share its key, and are let in or not together", .timeLimit(.minutes(3)))
+  func workersOfAHostShareAKey() throws {
+    let folder = try TemporaryFolder()
+    let keys = Keys(folder: folder)
+    let configuration = try TinyRun.configuration(in: folder)
+    try TinyRun.train(folder.path("plain"), configuration: configuration, workers: 1)
+    for name in ["coordinator", "ann", "eve"] { try keys.generate(name) }
+    let run = folder.path("run")
+    try keys.authorize(run, "ann")
+    let (coordinator, address) = try keys.coordinator(
+      run, configuration: configuration, workers: 2, set: ["parallelism.stages=2"])
+    let eve = try keys.run(keys.join(address, "eve", extra: ["--workers", "2"]), seconds: 30)
+    #expect(eve.code == 77 && eve.errors.contains("keys authorize"), "\(eve.text)")
+    let ann = try keys.run(keys.join(address, "ann", extra: ["--workers", "2"]), seconds: 90)
+    #expect(ann.code == 0, "\(ann.text)")
+    let result = coordinator.wait(seconds: 30)
+    #expect(result.code == 0, "\(result.text)")
+    #expect(try TinyRun.digest(run) == TinyRun.digest(folder.path("plain")))
+  }
+
   /// The run goes on without whoever was struck off, and ends in the same bits.
   @Test(.timeLimit(.minutes(3))) func aRunGoesOnWithoutARevokedWorker() throws {
     let folder = try TemporaryFolder()

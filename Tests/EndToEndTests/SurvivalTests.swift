@@ -29,6 +29,16 @@ import Testing
       return worker
     }
 
+    /// Several behind one connection.
+    @discardableResult func joinTogether(_ count: Int) throws -> Command.Running {
+      let host = try Command.Running([
+        "worker", "join", address, "--workers", "\(count)", "--threads", "1", "--memory-limit", "1000000000",
+        "--exit-with-parent",
+      ])
+      workers.append(host)
+      return host
+    }
+
     func restartCoordinator() throws {
       Self.signal(coordinator, SIGKILL)
       coordinator.process.waitUntilExit()
@@ -112,6 +122,43 @@ import Testing
     #expect(result.code == 0, "\(result.text)")
     #expect(!result.errors.contains("made from the seed;"), "the copies were not used: \(result.errors)")
     #expect(try TinyRun.digest(cluster.run) == expected)
+  }
+
+  @Test(
+    "workers behind one connection: one of them dies, the coordinator is killed, they leave together",
+    .timeLimit(.minutes(4)))
+  func workersOfAHost() throws {
+    let folder = try TemporaryFolder()
+    let configuration = try TinyRun.configuration(in: folder)
+    let expected = try undisturbed(folder, configuration, Self.steps)
+    let cluster = try Cluster(
+      folder.path("run"), configuration: configuration, set: Self.steps + ["parallelism.workers=3"])
+    let host = try cluster.joinTogether(3)
+    cluster.reach(5)
+    let started = try #require(host.errorsSoFar.split(separator: "\n").first { $0.contains("processes ") })
+    let processes = started.split(separator: " ").suffix(3).compactMap {
+      pid_t($0.trimmingCharacters(in: .punctuationCharacters))
+    }
+    try #require(processes.count == 3, "\(started)")
+    kill(processes[1], SIGKILL)
+    #expect(cluster.coordinator.waitUntil(seconds: 20) { cluster.log.contains("lost worker") }, "\(cluster.log)")
+    cluster.reach(15)
+    try cluster.restartCoordinator()
+    cluster.reach(25)
+    try cluster.join()
+    cluster.reach(30)
+    // All of them leave by one signal; who has come goes on alone.
+    Cluster.signal(host, SIGTERM)
+    let left = host.wait(seconds: 30)
+    #expect(left.code == 0, "\(left.text)")
+    #expect(left.errors.contains("was killed by signal 9, 2 are left"), "\(left.errors)")
+    let result = cluster.end()
+    #expect(result.code == 0, "\(result.text)")
+    #expect(!result.errors.contains("computed again"), "\(result.errors)")
+    #expect(try TinyRun.digest(cluster.run) == expected)
+    let ledger = try Command.run(["ledger", "verify", cluster.run])
+    #expect(ledger.code == 0, "\(ledger.text)")
+    for process in processes { #expect(kill(process, 0) != 0, "process \(process) is still there") }
   }
 
   @Test("the coordinator is killed and started again: nothing is lost, nothing done twice", .timeLimit(.minutes(4)))

@@ -5,7 +5,7 @@ import Wire
 
 /// Bytes from the network: everything that a peer who is not trusted can send.
 extension FuzzTarget {
-  static let wire = [frameHeader, segmentOffer, envelope, endpoint]
+  static let wire = [frameHeader, segmentOffer, bundle, envelope, endpoint]
 
   private static let checkout = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent().deletingLastPathComponent()
@@ -93,6 +93,31 @@ extension FuzzTarget {
   }
 
   // MARK: Control plane
+
+  private static let bundle = FuzzTarget(
+    "bundle", "Bundle(reading:) and SeatList(reading:), between coordinator and relays", shape: .bytes, sizeLimit: 512,
+    heapLimitBytes: 1 << 16, share: 60, lookEvery: 8,
+    examples: { _ in
+      var bundle = Bundle.Builder()
+      bundle.append([8, 1, 2], from: 1)
+      bundle.appendGone(70_000)
+      bundle.append([UInt8](repeating: 7, count: 40), from: .max)
+      return [("bundle", bundle.bytes), ("seats", SeatList([1, 2, 65_536, .max]).bytes)]
+    }
+  ) { _ in
+    return { input in
+      _ = try outcome {
+        let list = try SeatList(reading: input)
+        try promise(list.bytes == input, "a list that was read is written otherwise")
+      }
+      return try outcome {
+        let bundle = try Bundle(reading: input)
+        var written = Bundle.Builder()
+        for entry in bundle.entries { written.append(bundle.bytes[entry.envelope], from: entry.seat) }
+        try promise(written.bytes == input, "a bundle that was read is written otherwise")
+      }
+    }
+  }
 
   private static let schema: ProtobufSchema = {
     let file = checkout.appending(path: "Sources/Wire/Protos/control.proto")
