@@ -81,66 +81,64 @@ public struct SwarmWorkers {
         try say(.hello(hello(connected)), connected)
         connected += 1
       }
-      for (numbers, envelope) in try swarm.poll(timeoutMilliseconds: 5) {
-        for number in numbers {
-          let index = Int(number)
-          if envelope.order > 0 {
-            guard envelope.generation > members[index].generation || envelope.order > members[index].order else {
-              continue
-            }
-            members[index].order = envelope.order
+      for (number, envelope) in try swarm.poll(timeoutMilliseconds: 5) {
+        let index = Int(number)
+        if envelope.order > 0 {
+          guard envelope.generation > members[index].generation || envelope.order > members[index].order else {
+            continue
           }
-          switch envelope.message {
-          case .welcome(let welcome):
-            if members[index].worker == nil { welcomed += 1 }
-            members[index].worker = welcome.worker
-            run = envelope.run
-            members[index].generation = max(members[index].generation, envelope.generation)
-            try say(.heartbeat(heartbeat(members[index], beats)), index)
-          case .introduce:
-            var hello = hello(index)
-            hello.worker = members[index].worker
-            try say(.hello(hello), index)
-          case .regroup:
-            members[index].generation = envelope.generation
-            try say(.standing(Standing()), index, order: envelope.order)
-          case .prepare(let prepare):
-            if ranks.generation != envelope.generation {
-              let ranked = prepare.plan.places.joined().enumerated().map { ($1, $0) }
-              ranks = (envelope.generation, Dictionary(ranked) { first, _ in first })
-            }
-            members[index].rank = members[index].worker.flatMap { ranks.rank[$0] }
-            try say(
-              .ready(Ready(step: prepare.fromStep, dataFingerprint: Self.dataFingerprint, memoryBytes: 1 << 20)), index,
-              order: envelope.order)
-          case .runStep(let step):
-            members[index].step = step
-            if let prepared = members[index].prepared, prepared.generation == envelope.generation,
-              prepared.order == envelope.order, prepared.step == step
-            {
-              try swarm.send(prepared.bytes, from: number)
-              continue
-            }
-            guard let rank = members[index].rank else { continue }
-            try say(.reduced(reduced(step, rank)), index, order: envelope.order)
-          case .update(let update):
-            let answer = ControlMessage.updated(
-              Updated(step: update.step, phases: PhaseSeconds(), memoryBytes: 1 << 20))
-            if members[index].rank == 0, pauseSeconds > 0 {
-              late.append((Date().addingTimeInterval(pauseSeconds), index, answer))
-            } else {
-              try say(answer, index, order: envelope.order)
-            }
-            if let rank = members[index].rank {
-              let next = Envelope(
-                run: run, generation: envelope.generation,
-                sender: members[index].worker.map { .worker($0) } ?? .candidate,
-                order: envelope.order + 1, message: .reduced(reduced(update.step + 1, rank)))
-              members[index].prepared = (next.generation, next.order, update.step + 1, next.encoded())
-            }
-          case .stop, .refused: return
-          default: break
+          members[index].order = envelope.order
+        }
+        switch envelope.message {
+        case .welcome(let welcome):
+          if members[index].worker == nil { welcomed += 1 }
+          members[index].worker = welcome.worker
+          run = envelope.run
+          members[index].generation = max(members[index].generation, envelope.generation)
+          try say(.heartbeat(heartbeat(members[index], beats)), index)
+        case .introduce:
+          var hello = hello(index)
+          hello.worker = members[index].worker
+          try say(.hello(hello), index)
+        case .regroup:
+          members[index].generation = envelope.generation
+          try say(.standing(Standing()), index, order: envelope.order)
+        case .prepare(let prepare):
+          if ranks.generation != envelope.generation {
+            let ranked = prepare.plan.places.joined().enumerated().map { ($1, $0) }
+            ranks = (envelope.generation, Dictionary(ranked) { first, _ in first })
           }
+          members[index].rank = members[index].worker.flatMap { ranks.rank[$0] }
+          try say(
+            .ready(Ready(step: prepare.fromStep, dataFingerprint: Self.dataFingerprint, memoryBytes: 1 << 20)), index,
+            order: envelope.order)
+        case .runStep(let step):
+          members[index].step = step
+          if let prepared = members[index].prepared, prepared.generation == envelope.generation,
+            prepared.order == envelope.order, prepared.step == step
+          {
+            try swarm.send(prepared.bytes, from: number)
+            continue
+          }
+          guard let rank = members[index].rank else { continue }
+          try say(.reduced(reduced(step, rank)), index, order: envelope.order)
+        case .update(let update):
+          let answer = ControlMessage.updated(
+            Updated(step: update.step, phases: PhaseSeconds(), memoryBytes: 1 << 20))
+          if members[index].rank == 0, pauseSeconds > 0 {
+            late.append((Date().addingTimeInterval(pauseSeconds), index, answer))
+          } else {
+            try say(answer, index, order: envelope.order)
+          }
+          if let rank = members[index].rank {
+            let next = Envelope(
+              run: run, generation: envelope.generation,
+              sender: members[index].worker.map { .worker($0) } ?? .candidate,
+              order: envelope.order + 1, message: .reduced(reduced(update.step + 1, rank)))
+            members[index].prepared = (next.generation, next.order, update.step + 1, next.encoded())
+          }
+        case .stop, .refused: return
+        default: break
         }
       }
       let now = Date()

@@ -112,16 +112,8 @@ final class CoordinatorLoop {
   }
 
   func feed(_ event: CoordinatorEvent) {
-    // What others brought about comes first; mostly there is nothing.
-    var next: CoordinatorEvent? = event
-    if !pending.isEmpty {
-      pending.append(event)
-      next = pending.removeFirst()
-    }
-    while let event = next, outcome == nil {
-      obey(machine.handle(event))
-      next = pending.isEmpty ? nil : pending.removeFirst()
-    }
+    pending.append(event)
+    while !pending.isEmpty, outcome == nil { obey(machine.handle(pending.removeFirst())) }
   }
 
   private func take(_ incoming: Incoming) {

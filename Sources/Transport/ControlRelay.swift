@@ -118,11 +118,9 @@ public final class ControlRelay {
     var taken = 0
     while taken < Self.messagesPerPoll, let (parts, excess) = try workers.receiveParts(atMost: 2) {
       taken += 1
-      guard parts.count == 2, excess == 0, parts[1].count > 0, parts[1].count <= WireLimits.messageBytes else {
-        droppedCount += 1
-        continue
-      }
-      guard let seat = seat(of: parts[0].bytes) else {
+      guard parts.count == 2, excess == 0, parts[1].count > 0, parts[1].count <= WireLimits.messageBytes,
+        let seat = seat(of: parts[0].bytes)
+      else {
         droppedCount += 1
         continue
       }

@@ -218,11 +218,7 @@ public final class ControlServer {
     var groupOf: [[UInt8]: Int] = [:]
     for (index, peer) in peers.enumerated() {
       if peer.seat != nil {
-        // Those of a relay have mostly come together: looked up once for all of them.
-        let isLikeLast =
-          groups.last.map { peers[$0[0]].seat != nil && peers[$0[0]].bytes == peer.bytes } ?? false
-        let group = isLikeLast ? groups.count - 1 : groupOf[peer.bytes]
-        if let group, groups[group].count < Bundle.entriesLimit {
+        if let group = groupOf[peer.bytes], groups[group].count < Bundle.entriesLimit {
           groups[group].append(index)
           continue
         }

@@ -63,18 +63,20 @@ package final class ControlSwarm {
     try socket.queue(Message(copying: bytes), more: false)
   }
 
-  /// Waits for messages at most so long; each with the numbers of the workers that it is for.
-  package func poll(timeoutMilliseconds: Int) throws(TransportError) -> [(numbers: [UInt32], envelope: Envelope)] {
+  /// Waits for messages at most so long; each with the number of the worker that it is for.
+  package func poll(timeoutMilliseconds: Int) throws(TransportError) -> [(number: UInt32, envelope: Envelope)] {
     try Socket.wait(for: [(socket, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
-    var found: [(numbers: [UInt32], envelope: Envelope)] = []
-    while found.count < Self.messagesPerPoll, let (parts, _) = try socket.receiveParts(atMost: 2 + Message.mostParts) {
+    var found: [(number: UInt32, envelope: Envelope)] = []
+    var taken = 0
+    while taken < Self.messagesPerPoll, let (parts, _) = try socket.receiveParts(atMost: 2 + Message.mostParts) {
+      taken += 1
       guard let host = Self.number(parts[0].bytes) else { continue }
       if workersPerHost == 1 {
-        if let envelope = decode(parts.dropFirst()) { found.append(([host], envelope)) }
+        if let envelope = decode(parts.dropFirst()) { found.append((host, envelope)) }
       } else if parts.count > 1, let list = try? SeatList(reading: parts[1].bytes),
         let envelope = decode(parts.dropFirst(2))
       {
-        found.append((list.seats.map { host * workersPerHost + $0 }, envelope))
+        found += list.seats.map { (host * workersPerHost + $0, envelope) }
       }
     }
     return found

@@ -44,21 +44,17 @@ public struct Bundle: Hashable, Sendable {
       guard entries.count < Self.entriesLimit else {
         throw .tooMany(field: "bundle.entries", count: entries.count + 1, limit: Self.entriesLimit)
       }
-      let size = Int(Self.number(bytes, offset + 4))
+      let size = Int(SeatList.number(bytes, offset + 4))
       let start = offset + Self.entryHeadBytes
       guard size <= bytes.count - start else {
         throw .malformed(what: "a bundle", reason: "a message of \(size) bytes where \(bytes.count - start) are left")
       }
-      entries.append(Entry(seat: Self.number(bytes, offset), envelope: start..<start + size))
+      entries.append(Entry(seat: SeatList.number(bytes, offset), envelope: start..<start + size))
       offset = start + size
     }
     guard !entries.isEmpty else { throw .malformed(what: "a bundle", reason: "it is empty") }
     self.bytes = bytes
     self.entries = entries
-  }
-
-  private static func number(_ bytes: [UInt8], _ offset: Int) -> UInt32 {
-    (0..<4).reversed().reduce(0) { $0 << 8 | UInt32(bytes[offset + $1]) }
   }
 
   /// Puts messages together, in order.
@@ -94,9 +90,7 @@ public struct SeatList: Hashable, Sendable {
       throw .malformed(what: "a list of seats", reason: "it has \(bytes.count) bytes")
     }
     try WireLimits.count(bytes.count / 4, "seats", atMost: Bundle.entriesLimit)
-    seats = stride(from: 0, to: bytes.count, by: 4).map { start in
-      (0..<4).reversed().reduce(0) { $0 << 8 | UInt32(bytes[start + $1]) }
-    }
+    seats = stride(from: 0, to: bytes.count, by: 4).map { Self.number(bytes, $0) }
   }
   public var bytes: [UInt8] {
     var bytes: [UInt8] = []
@@ -105,6 +99,9 @@ public struct SeatList: Hashable, Sendable {
     return bytes
   }
 
+  static func number(_ bytes: [UInt8], _ offset: Int) -> UInt32 {
+    (0..<4).reversed().reduce(0) { $0 << 8 | UInt32(bytes[offset + $1]) }
+  }
   static func append(_ number: UInt32, to bytes: inout [UInt8]) {
     for shift in stride(from: 0, to: 32, by: 8) { bytes.append(UInt8(truncatingIfNeeded: number >> shift)) }
   }
