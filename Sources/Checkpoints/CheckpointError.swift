@@ -13,6 +13,8 @@ public indirect enum CheckpointError: Error, Equatable, Sendable, CustomStringCo
   case notFound(step: Step, directory: String)
   /// The step has a manifest already: its files are immutable.
   case alreadyCommitted(step: Step)
+  /// Of a ``CheckpointFence``: nothing was committed or removed.
+  case notPermitted(reason: String)
   /// What was handed over to be written or committed contradicts itself.
   case invalidPart(step: Step, reason: String)
   case unknownTensor(step: Step, path: String)
@@ -45,6 +47,7 @@ public indirect enum CheckpointError: Error, Equatable, Sendable, CustomStringCo
       "no checkpoint of step \(step) in \(directory); 'transfusion checkpoint list' shows those there are"
     case .alreadyCommitted(let step):
       "the checkpoint of step \(step) is committed already and is not written again"
+    case .notPermitted(let reason): "checkpoints are not this process's to change: \(reason)"
     case .invalidPart(let step, let reason): "the checkpoint of step \(step) cannot be written: \(reason)"
     case .unknownTensor(let step, let path):
       "the checkpoint of step \(step) has no tensor \(path); 'transfusion checkpoint show' lists them"
@@ -107,9 +110,9 @@ public enum CheckpointStage: String, Sendable, CaseIterable {
   case verified
   case renamed
   case partDurable
-  case strangersRemoved
   case manifestWritten
   case manifestFlushed
+  case strangersRemoved
   case manifestRenamed
   case committed
   case manifestRemoved

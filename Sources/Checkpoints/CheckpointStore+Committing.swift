@@ -4,26 +4,26 @@ import Foundation
 extension CheckpointStore {
   /// Makes a checkpoint of parts that are on disk: the manifest, durable, is the commit.
   ///
-  /// Files in the step's folder that no part names (left by an attempt of another generation) are removed first.
+  /// Files in the step's folder that no part names (left by an attempt of another generation) are removed with it.
+  /// - Parameter fence: what the commit itself, the renaming of the manifest, passes.
   /// - Returns: the manifest as read back.
   /// - Throws: ``CheckpointError/alreadyCommitted(step:)``, ``CheckpointError/invalidPart(step:reason:)`` when the
-  ///   parts contradict each other, ``CheckpointError/damaged(step:file:problem:)`` when one is not on disk.
+  ///   parts contradict each other, ``CheckpointError/damaged(step:file:problem:)`` when one is not on disk,
+  ///   ``CheckpointError/notPermitted(reason:)`` of the fence.
   @discardableResult
-  public func commit(step: Step, parts: [PartRecord], context: CheckpointContext) throws(CheckpointError)
-    -> CheckpointManifest
-  {
+  public func commit(
+    step: Step, parts: [PartRecord], context: CheckpointContext, fence: CheckpointFence = CheckpointStore.unfenced
+  ) throws(CheckpointError) -> CheckpointManifest {
     guard try !isCommitted(step) else { throw .alreadyCommitted(step: step) }
     let manifest = try CheckpointManifest(step: step, parts: parts, context: context)
     for name in manifest.fileNames { try checkSize(of: name, manifest) }
     let folder = directory(of: step)
-    for name in try DiskDirectory.names(folder) ?? [] where manifest.files[name] == nil {
-      try DiskDirectory.removeFile(folder + "/" + name)
-    }
-    try reached(.strangersRemoved)
     let bytes = try manifest.encoded()
     let final = path(step, CheckpointNames.manifest)
     let partial = final + CheckpointNames.partial
     do throws(CheckpointError) {
+      // Never the file that an older coordinator may still have open.
+      try DiskDirectory.removeFile(partial)
       let file = try DiskFile.creating(partial)
       try file.write(bytes)
       try reached(.manifestWritten)
@@ -42,7 +42,14 @@ extension CheckpointStore {
     }
     // The names of the parts are durable before the name of the manifest can be.
     try DiskDirectory.flush(folder)
-    try DiskDirectory.rename(partial, to: final)
+    try fence { () throws(CheckpointError) in
+      for name in try DiskDirectory.names(folder) ?? []
+      where manifest.files[name] == nil && name != CheckpointNames.manifest + CheckpointNames.partial {
+        try DiskDirectory.removeFile(folder + "/" + name)
+      }
+      try reached(.strangersRemoved)
+      try DiskDirectory.rename(partial, to: final)
+    }
     try reached(.manifestRenamed)
     try DiskDirectory.flush(folder)
     try DiskDirectory.flush(directory)

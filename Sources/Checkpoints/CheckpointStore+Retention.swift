@@ -61,11 +61,12 @@ extension CheckpointStore {
   ///   - keepEvery: steps that stay for good; nil or 0 for none.
   ///   - verified: steps whose bytes this process knows to be right (just committed): only their sizes are
   ///     looked at again. Others are read.
+  ///   - fence: what each removal passes.
   /// - Returns: the steps removed, ascending.
   @discardableResult
-  public func applyRetention(keepLast: Int, keepEvery: Step?, verified: Set<Step> = []) throws(CheckpointError)
-    -> [Step]
-  {
+  public func applyRetention(
+    keepLast: Int, keepEvery: Step?, verified: Set<Step> = [], fence: CheckpointFence = CheckpointStore.unfenced
+  ) throws(CheckpointError) -> [Step] {
     var committed: [Step] = []
     for step in try steps() where try isCommitted(step) { committed.append(step) }
     let last = Set(committed.suffix(max(1, keepLast)))
@@ -84,7 +85,9 @@ extension CheckpointStore {
     }
     guard let newestValid else { return [] }
     removable.removeAll { $0 == newestValid }
-    for step in removable { try remove(step) }
+    for step in removable {
+      try fence { () throws(CheckpointError) in try remove(step) }
+    }
     return removable
   }
 

@@ -1,5 +1,9 @@
 import ClusterModel
 
+/// Runs its argument while nobody else may commit or remove checkpoints, or throws
+/// ``CheckpointError/notPermitted(reason:)`` without having run it.
+public typealias CheckpointFence = (() throws(CheckpointError) -> Void) throws(CheckpointError) -> Void
+
 /// The checkpoints of one run: a directory with one folder per step.
 ///
 /// Every worker writes a part with ``writePart(step:file:tensors:)``; when all have, the coordinator calls
@@ -18,6 +22,9 @@ public struct CheckpointStore: Sendable {
   public init(directory: String) {
     self.directory = directory.count > 1 && directory.hasSuffix("/") ? String(directory.dropLast()) : directory
   }
+
+  /// For a store that nobody else writes.
+  public static func unfenced(_ change: () throws(CheckpointError) -> Void) throws(CheckpointError) { try change() }
 
   /// The folder of a step.
   public func directory(of step: Step) -> String { directory + "/" + CheckpointNames.directory(step) }

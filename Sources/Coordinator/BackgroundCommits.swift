@@ -7,23 +7,27 @@ import Synchronization
 
 /// Writes manifests and applies retention on a thread of its own, one after the other; results come back as
 /// events to be drained by the event loop.
-final class BackgroundCommits: Sendable {
-  struct Result: Sendable {
-    var request: CheckpointRequest
-    var outcome: Outcome
-    enum Outcome: Sendable {
+///
+/// What a resume would see change passes the journal's fence: the manifest of a coordinator that another one has
+/// followed while it was being written commits nothing.
+package final class BackgroundCommits: Sendable {
+  package struct Result: Sendable {
+    package var request: CheckpointRequest
+    package var outcome: Outcome
+    package enum Outcome: Sendable {
       case committed(digest: String, sizeBytes: UInt64)
       case failed(reason: String)
     }
   }
   /// What the loop finds when it drains.
-  enum Report: Sendable {
+  package enum Report: Sendable {
     case commit(Result)
     case retained(removed: [Step])
     case retentionFailed(reason: String)
   }
 
   private let store: CheckpointStore
+  private let journal: Journal
   private let context: @Sendable (CheckpointRequest) -> CheckpointContext
   private let wake: @Sendable () -> Void
   private let queue = DispatchQueue(label: "manifest")
@@ -31,16 +35,17 @@ final class BackgroundCommits: Sendable {
   /// Steps that this process committed and so need not be read again by retention.
   private let verified = Mutex<Set<Step>>([])
 
-  init(
-    store: CheckpointStore, wake: @escaping @Sendable () -> Void,
+  package init(
+    store: CheckpointStore, journal: Journal, wake: @escaping @Sendable () -> Void,
     context: @escaping @Sendable (CheckpointRequest) -> CheckpointContext
   ) {
     self.store = store
+    self.journal = journal
     self.wake = wake
     self.context = context
   }
 
-  func commit(_ request: CheckpointRequest) {
+  package func commit(_ request: CheckpointRequest) {
     queue.async { [self] in
       let parts = request.parts.map { part in
         PartRecord(
@@ -49,7 +54,8 @@ final class BackgroundCommits: Sendable {
       }
       let outcome: Result.Outcome
       do throws(CheckpointError) {
-        let manifest = try store.commit(step: request.step, parts: parts, context: context(request))
+        let manifest = try store.commit(
+          step: request.step, parts: parts, context: context(request), fence: fence)
         _ = verified.withLock { $0.insert(request.step) }
         outcome = .committed(digest: manifest.digest, sizeBytes: manifest.sizeBytes)
       } catch {
@@ -64,7 +70,7 @@ final class BackgroundCommits: Sendable {
       do throws(CheckpointError) {
         let known = verified.withLock { $0 }
         let removed = try store.applyRetention(
-          keepLast: keepLast, keepEvery: keepEvery, verified: known)
+          keepLast: keepLast, keepEvery: keepEvery, verified: known, fence: fence)
         post(.retained(removed: removed))
       } catch {
         post(.retentionFailed(reason: "\(error)"))
@@ -72,7 +78,15 @@ final class BackgroundCommits: Sendable {
     }
   }
 
-  func drain() -> [Report] {
+  private func fence(_ change: () throws(CheckpointError) -> Void) throws(CheckpointError) {
+    let result: Swift.Result<Void, CheckpointError>
+    do throws(CoordinatorError) { result = try journal.exclusively(change) } catch {
+      throw .notPermitted(reason: "\(error)")
+    }
+    try result.get()
+  }
+
+  package func drain() -> [Report] {
     reports.withLock { reports in
       defer { reports = [] }
       return reports
@@ -80,7 +94,7 @@ final class BackgroundCommits: Sendable {
   }
 
   /// Returns when nothing is under way.
-  func finish() { queue.sync {} }
+  package func finish() { queue.sync {} }
 
   private func post(_ report: Report) {
     reports.withLock { $0.append(report) }

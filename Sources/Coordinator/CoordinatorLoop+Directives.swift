@@ -127,11 +127,11 @@ extension CoordinatorLoop {
   private func discard(_ step: Step) {
     // Nothing else is being written: the machine keeps one checkpoint in flight. The files of whoever has taken over
     // are not this coordinator's to remove.
-    do throws(CoordinatorError) { try journal.checkNewest(machine.state.generation) } catch {
-      return pending.append(Self.event(of: error))
-    }
-    do throws(CheckpointError) { try store.removeUncommitted() } catch {
-      log.warning("the files of the failed checkpoint of step \(step) stay: \(error)")
+    journaling { () throws(CoordinatorError) in
+      let removal = try journal.exclusively { () throws(CheckpointError) in try store.removeUncommitted() }
+      if case .failure(let error) = removal {
+        log.warning("the files of the failed checkpoint of step \(step) stay: \(error)")
+      }
     }
   }
 

@@ -58,7 +58,7 @@ final class CoordinatorLoop {
     let fingerprint = settings.dataFingerprint
     let precision = settings.precision
     let waker = server.waker
-    commits = BackgroundCommits(store: store, wake: { waker.wake() }) { request in
+    commits = BackgroundCommits(store: store, journal: journal, wake: { waker.wake() }) { request in
       CheckpointContext(
         run: run, generation: request.generation, configuration: configuration,
         data: DataPosition(nextSample: request.nextSample, fingerprint: fingerprint),
@@ -151,7 +151,10 @@ final class CoordinatorLoop {
           log.error("the checkpoint of step \(checkpoint.step) is complete, but \(error)")
         }
         feed(.checkpointCommitted(result.request.step))
-      case .failed(let reason): feed(.checkpointCommitFailed(result.request.step, reason: reason))
+      case .failed(let reason):
+        // Refused by whoever has taken over, it is no failure of the disk's.
+        checkFence()
+        feed(.checkpointCommitFailed(result.request.step, reason: reason))
       }
     case .retained(let removed):
       if !removed.isEmpty { log.debug("removed the checkpoints of steps \(removed) as configured") }

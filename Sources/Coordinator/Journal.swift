@@ -2,6 +2,7 @@ import ClusterModel
 import ControlPlane
 import Foundation
 import GRDB
+import Synchronization
 
 /// The run's memory in SQLite: generations, plans, committed steps, checkpoints, validations,
 /// skipped samples, expelled workers.
@@ -12,6 +13,8 @@ public final class Journal: Sendable {
   static let formatVersion = 2
   let path: String
   let queue: DatabaseQueue
+  /// The newest generation that was begun through this object; changes only while the queue is held.
+  private let ownGeneration = Mutex(Generation(0))
 
   /// Opens or makes the journal.
   public convenience init(path: String) throws(CoordinatorError) {
@@ -104,7 +107,10 @@ public final class Journal: Sendable {
     do { return try queue.read(body) } catch { throw .journal(path: path, reason: Self.reason(error)) }
   }
   func write<Value>(_ body: (Database) throws -> Value) throws(CoordinatorError) -> Value {
-    do { return try queue.write(body) } catch { throw .journal(path: path, reason: Self.reason(error)) }
+    do { return try queue.write(body) } catch { throw failure(error) }
+  }
+  private func failure(_ error: any Error) -> CoordinatorError {
+    error as? CoordinatorError ?? .journal(path: path, reason: Self.reason(error))
   }
 
   /// SQLite's own words and code, without the statement.
@@ -143,7 +149,7 @@ extension Journal {
   public func beginGeneration(host: String, processID: Int32, at seconds: Double) throws(CoordinatorError)
     -> Generation
   {
-    try write { database in
+    try beginning { database in
       let newest = try JournalRows.newest(database, "generation", of: "generations") ?? 0
       try database.execute(
         sql: "INSERT INTO generations (generation, host, process_id, started_at) VALUES (?, ?, ?, ?)",
@@ -159,10 +165,29 @@ extension Journal {
     _ generation: Generation, after previous: Generation, reason: String, host: String, processID: Int32,
     at seconds: Double
   ) throws(CoordinatorError) {
-    try fenced(previous) { database in
+    _ = try beginning { database in
+      try checkNewest(previous, database)
       try database.execute(
         sql: "INSERT INTO generations VALUES (?, ?, ?, ?, ?)",
         arguments: [Int64(generation.number), host, processID, seconds, reason])
+      return generation
+    }
+  }
+
+  /// A transaction that begins a generation; nobody else gets at the queue before it is known to be this object's.
+  private func beginning(_ body: (Database) throws -> Generation) throws(CoordinatorError) -> Generation {
+    do {
+      return try queue.writeWithoutTransaction { database in
+        var generation = Generation(0)
+        try database.inTransaction(.immediate) {
+          generation = try body(database)
+          return .commit
+        }
+        ownGeneration.withLock { $0 = generation }
+        return generation
+      }
+    } catch {
+      throw failure(error)
     }
   }
 
@@ -172,18 +197,33 @@ extension Journal {
     if newest > generation { throw .superseded(path: path, by: newest) }
   }
 
+  private func checkNewest(_ generation: Generation, _ database: Database) throws {
+    let newest = try Self.newestGeneration(database)
+    if newest > generation { throw CoordinatorError.superseded(path: path, by: newest) }
+  }
+
   private static func newestGeneration(_ database: Database) throws -> Generation {
     Generation(try JournalRows.newest(database, "generation", of: "generations") ?? 0)
   }
 
   /// A transaction that changes nothing unless `generation` is the newest: of two coordinators one can write.
   func fenced<Value>(_ generation: Generation, _ body: (Database) throws -> Value) throws(CoordinatorError) -> Value {
-    let result: (value: Value?, newest: Generation) = try write { database in
-      let newest = try Self.newestGeneration(database)
-      return newest > generation ? (nil, newest) : (try body(database), newest)
+    try write { database in
+      try checkNewest(generation, database)
+      return try body(database)
     }
-    guard let value = result.value else { throw .superseded(path: path, by: result.newest) }
-    return value
+  }
+
+  /// Runs `body` while no other coordinator can begin: what it changes outside of the journal passes the same fence.
+  /// - Throws: ``CoordinatorError/superseded(path:by:)`` when another one has begun a generation after this object's
+  ///   newest; `body` is not run then.
+  func exclusively<Failure: Error>(_ body: () throws(Failure) -> Void) throws(CoordinatorError)
+    -> Result<Void, Failure>
+  {
+    try write { database in
+      try checkNewest(ownGeneration.withLock { $0 }, database)
+      do throws(Failure) { return .success(try body()) } catch { return .failure(error) }
+    }
   }
 
   public func record(_ worker: WorkerRecord) throws(CoordinatorError) {

@@ -342,6 +342,11 @@ extension SimulatedCluster {
   func finishManifest(_ coordinator: CoordinatorProcess) {
     guard let request = coordinator.commits.first else { return }
     coordinator.commits.removeFirst()
+    if !isNewest(coordinator), !scenario.planted.contains(.skipFence) {
+      note("\(coordinator.name): the manifest of step \(request.step) is not its to write any more")
+      coordinator.inbox.append((.superseded(reason: "the journal has \(journal.contents.newestGeneration)"), nil))
+      return pump(coordinator)
+    }
     let failure: String? =
       disk.full > 0 || disk.isOff ? "no space is left" : store.commit(request, isFlushed: disk.lying == 0)
     if let failure {

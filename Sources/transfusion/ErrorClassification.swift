@@ -46,6 +46,7 @@ extension CheckpointError {
     switch self {
     case .damaged, .noCheckpoint, .noneUsable, .notFound: .noUsableCheckpoint
     case .unknownTensor, .invalidPart, .alreadyCommitted: .usage
+    case .notPermitted: .unavailable
     case .diskFull, .inputOutput, .library, .source, .interrupted: .inputOutput
     }
   }

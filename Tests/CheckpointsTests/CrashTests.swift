@@ -28,6 +28,31 @@ import Testing
     _ = try store.verify(step: 20, expecting: Sample.expecting)
   }
 
+  /// Whoever must not commit leaves the files of others, too.
+  @Test func aFenceThatRefusesCommitsAndRemovesNothing() throws {
+    let directory = try TemporaryDirectory()
+    let store = CheckpointStore(directory: directory("checkpoints"))
+    try Sample.write(store, step: 10)
+    let parts = try Sample.writeParts(store, step: 20)
+    let other = try store.writePart(
+      step: 20, file: "of-a-successor.h5", tensors: [TensorSource(path: "/a", shape: [], values: [1])])
+    func refuse(_ change: () throws(CheckpointError) -> Void) throws(CheckpointError) {
+      throw .notPermitted(reason: "fenced")
+    }
+    #expect(throws: CheckpointError.notPermitted(reason: "fenced")) {
+      try store.commit(step: 20, parts: parts, context: Sample.context, fence: refuse)
+    }
+    #expect(try !store.isCommitted(20))
+    #expect(try Damage.names(store.directory(of: 20)).contains(other.file))
+    try store.commit(step: 20, parts: parts, context: Sample.context)
+    #expect(try !Damage.names(store.directory(of: 20)).contains(other.file), "a stranger goes with the commit")
+    #expect(throws: CheckpointError.notPermitted(reason: "fenced")) {
+      try store.applyRetention(keepLast: 1, keepEvery: nil, fence: refuse)
+    }
+    #expect(try store.isCommitted(10))
+    _ = try store.verify(step: 20, expecting: Sample.expecting)
+  }
+
   /// The second part stops, at every stage that a part has: the first part alone is no checkpoint.
   @Test func onePartIsNoCheckpoint() throws {
     let directory = try TemporaryDirectory()

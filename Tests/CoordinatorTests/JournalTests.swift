@@ -1,8 +1,10 @@
+import Checkpoints
 import ClusterModel
 import ControlPlane
 import Coordinator
 import Foundation
 import Testing
+import Wire
 
 @Suite("Journal") struct JournalTests {
   private func temporary() -> String {
@@ -83,6 +85,50 @@ import Testing
     #expect(isSuperseded { try journal.checkNewest(old.next) })
     #expect(try journal.committedSteps() == 1)
     try journal.checkNewest(other)
+  }
+
+  @Test("a manifest that is finished after another coordinator has begun commits nothing") func lateManifest() throws {
+    let folder = FileManager.default.temporaryDirectory.appending(path: "late-\(UUID().uuidString)").path
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    let store = CheckpointStore(directory: folder + "/checkpoints")
+    let path = folder + "/journal.sqlite"
+    let part = try store.writePart(
+      step: 3, file: "worker-0.h5", tensors: [TensorSource(path: "/a", shape: [], values: [1])])
+    let tensors = part.tensors.map { CheckpointPart.Tensor(path: $0.path, shape: $0.shape, sha256: $0.sha256) }
+    func commit(_ journal: Journal, _ generation: Generation) throws -> BackgroundCommits.Result.Outcome {
+      let commits = BackgroundCommits(store: store, journal: journal, wake: {}) { request in
+        CheckpointContext(
+          run: RunID("01234567"), generation: request.generation, configuration: "",
+          data: DataPosition(nextSample: request.nextSample, fingerprint: ""), device: "", precision: "float32")
+      }
+      commits.commit(
+        CheckpointRequest(
+          step: 3, generation: generation, nextSample: 3, deviceFingerprint: "",
+          parts: [
+            CheckpointPart(step: 3, file: part.file, sizeBytes: part.sizeBytes, sha256: part.sha256, tensors: tensors)
+          ]))
+      commits.finish()
+      guard case .commit(let result) = try #require(commits.drain().first) else { throw CancellationError() }
+      return result.outcome
+    }
+    let journal = try Journal(path: path)
+    let first = try journal.beginGeneration(host: "h", processID: 1, at: 0)
+    let successor = try Journal(path: path)
+    let second = try successor.beginGeneration(host: "elsewhere", processID: 2, at: 1)
+    guard case .failed(let reason) = try commit(journal, first) else {
+      Issue.record("committed by a coordinator that another one has followed")
+      return
+    }
+    #expect(reason.contains("another coordinator"))
+    #expect(try !store.isCommitted(3))
+    // A generation of its own that began meanwhile is none of another's.
+    try successor.begin(second.next, after: second, reason: "a worker joined", host: "h", processID: 1, at: 2)
+    guard case .committed = try commit(successor, second) else {
+      Issue.record("refused to the newest coordinator")
+      return
+    }
+    #expect(try store.isCommitted(3))
   }
 
   @Test("what is no journal is refused with its name") func foreign() throws {
