@@ -121,11 +121,10 @@ extension Suspicion.Attempt {
       .filter { row($0, shape).isDisjoint(with: first.row($0, shape)) }
   }
 
-  /// Who took part in every loss that is not finite, those aside that others found to be so in the first attempt; nil
-  /// where there is none.
-  fileprivate func blamed(after first: Suspicion.Attempt, _ shape: StepShape) -> Set<WorkerID>? {
+  /// Who took part in every loss that is not finite, those of bad samples aside; nil where there is none.
+  fileprivate func blamed(besides badSamples: Set<UInt32>, _ shape: StepShape) -> Set<WorkerID>? {
     var workers: Set<WorkerID>?
-    for microbatch in badMicrobatches.subtracting(badMicrobatches(alsoBy: first, shape)) {
+    for microbatch in badMicrobatches.subtracting(badSamples) {
       let row = row(microbatch, shape)
       workers = workers?.intersection(row) ?? row
     }
@@ -167,7 +166,7 @@ extension CoordinatorMachine {
       trial.suspects = trial.suspects?.intersection(blamed) ?? blamed
     case .same:
       // Once it is known that a machine is at fault, it is among those who computed what is bad.
-      if let blamed = attempt.blamed(after: trial.first, settings.shape) { trial.suspects?.formIntersection(blamed) }
+      if let blamed = attempt.blamed(besides: trial.badSamples, settings.shape) { trial.suspects?.formIntersection(blamed) }
     }
     suspicion.trial = trial
     state.suspicion = suspicion

@@ -261,6 +261,8 @@ struct ScenarioWorld {
         microbatch: UInt32(m), languageModelSum: Double(options["loss"] ?? "") ?? 20 + Double(m),
         targetTokens: options["tokens"].flatMap { UInt64($0) } ?? 10, diffusionSum: 0.5, images: 1)
     }
+    let bad = options["nan"]?.split(separator: ",").compactMap { UInt32($0) } ?? []
+    for index in losses.indices where bad.contains(losses[index].microbatch) { losses[index].languageModelSum = .nan }
     if options["skip"] == "loss" { losses.removeLast() }
     if options["twice"] == "loss", let last = losses.last { losses.append(last) }
     return losses
