@@ -20,8 +20,14 @@ public struct RecoveryBenchmark: Sendable {
     model: BenchmarkModel(preset: .tiny, rows: 1, length: 64, patches: 16, precision: .float32))
   static let faultVocabulary = 4_096
   static let warmUpSteps = 2
-  /// Steps between two copies: the default of `checkpoint.copy_every`.
+  /// Steps between two copies by default: what a copy costs is shared by so many.
   static let copyEvery = 10
+  /// Steps between two copies while their cost is measured, so that there are more of them.
+  static let measuredCopyEvery = 4
+  /// Copies until their memory is used again: two that are kept and one that is being made.
+  static let firstCopies = 3
+  /// The fewest measured steps with two copies that use memory again.
+  public static let leastSteps = measuredCopyEvery * (firstCopies + 2)
   /// Of the runs without faults: one a worker.
   private static let cores = 2
   /// Commits after which the run counts as steady again.
@@ -207,8 +213,8 @@ public struct RecoveryBenchmark: Sendable {
     configuration.run.steps = UInt64(steps + Self.warmUpSteps)
     var runs: [(with: TrainingRun, without: TrainingRun)] = []
     for pair in 0..<pairs {
-      progress("pair \(pair + 1) of \(pairs): copies every \(Self.copyEvery) steps")
-      configuration.checkpoint.copyEvery = UInt64(Self.copyEvery)
+      progress("pair \(pair + 1) of \(pairs): copies every \(Self.measuredCopyEvery) steps")
+      configuration.checkpoint.copyEvery = UInt64(Self.measuredCopyEvery)
       let with = try TrainingRun(configuration, workers: 2, threads: 1, scope: scope)
       progress("pair \(pair + 1) of \(pairs): no copies")
       configuration.checkpoint.copyEvery = 0
@@ -216,13 +222,15 @@ public struct RecoveryBenchmark: Sendable {
     }
     var quiet = Trials()
     var ratios = Trials()
-    var (extra, copies) = (Trials(), Trials())
+    var (extra, copies, firstCopies) = (Trials(), Trials(), Trials())
     var coordinator = Trials()
     for (with, without) in runs {
       for step in without.steady(after: Self.warmUpSteps) { quiet.add(step.seconds) }
       ratios.add(with.stepTrials(after: Self.warmUpSteps).mean / without.stepTrials(after: Self.warmUpSteps).mean)
       for seconds in slowerSteps(with) { extra.add(seconds) }
-      for (step, seconds) in with.copySeconds where step > Self.warmUpSteps { copies.add(seconds) }
+      for (place, copy) in with.copySeconds.sorted(by: { $0.key < $1.key }).enumerated() {
+        if place < Self.firstCopies { firstCopies.add(copy.value) } else { copies.add(copy.value) }
+      }
       for run in [with, without] { coordinator.add(run.coordinatorShare(after: Self.warmUpSteps)) }
     }
     let journal = try journalTrials(runs[0].with, scope)
@@ -234,6 +242,9 @@ public struct RecoveryBenchmark: Sendable {
     report.add("copySeconds", copies.median, "a copy, processor time of both workers, median", unit: "s")
     report.add(
       "copySecondsPerStep", copyOfStep, "of it a step: shared by two cores and ten steps", unit: "s")
+    report.add(
+      "firstCopySeconds", firstCopies.median, "each of the first three, whose memory the system gives, median",
+      unit: "s")
     report.add("slowerStepsSeconds", extra.median, "the two steps after a copy, beyond the others, median", unit: "s")
     report.add("journalSeconds", journal.median, "journal, a step, median", unit: "s")
     report.add("journalSecondsWorst", journal.seconds.max() ?? .nan, "journal, a step, worst", unit: "s")
@@ -241,7 +252,8 @@ public struct RecoveryBenchmark: Sendable {
     let cost = copyOfStep + journal.median
     let coordinating = (coordinator.seconds.max() ?? .nan) / Double(Self.cores)
     report.add("costShare", cost / quiet.median + coordinating, "all of it, of a step")
-    report.add("pairRatio", ratios.median, "runs with copies over runs without, mean steps, median")
+    report.add(
+      "pairRatio", ratios.median, "runs with copies every \(Self.measuredCopyEvery) steps over runs without, mean steps, median")
     report.add("pairRatioLeast", ratios.best, "the same, least")
     report.add("pairRatioMost", ratios.seconds.max() ?? .nan, "the same, most")
     report.notes.append(
@@ -254,7 +266,7 @@ public struct RecoveryBenchmark: Sendable {
   private func slowerSteps(_ run: TrainingRun) -> [Double] {
     let steady = run.steady(after: Self.warmUpSteps)
     let median = run.stepTrials(after: Self.warmUpSteps).median
-    return steady.filter { $0.record.step % UInt64(Self.copyEvery) == 0 }.compactMap { first in
+    return steady.filter { $0.record.step % UInt64(Self.measuredCopyEvery) == 0 }.compactMap { first in
       guard let second = steady.first(where: { $0.record.step == first.record.step + 1 }) else { return nil }
       return first.seconds + second.seconds - 2 * median
     }

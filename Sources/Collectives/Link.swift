@@ -25,6 +25,11 @@ public protocol Link: Sendable {
   ///   have taken the frame, which the caller knows by what they do next, or the generation has ended.
   func lend(_ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer]) throws
 
+  /// As ``lend(_:to:_:)``, of bytes that do not change while `owner` lives: it is kept until all receivers have taken the
+  /// frame, or the generation has ended.
+  func lend(_ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer], keeping owner: any Sendable)
+    throws
+
   /// Waits for the frame and copies it into `bytes`, which must have its size.
   func receive(_ key: FrameKey, from worker: WorkerID, into bytes: UnsafeMutableRawBufferPointer) throws
 
@@ -59,6 +64,10 @@ extension Link {
       }
     }
   }
+
+  public func lend(
+    _ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer], keeping owner: any Sendable
+  ) throws { try lend(key, to: workers, pieces) }
 
   /// For links without memory to lend: through a buffer.
   public func send(

@@ -53,9 +53,22 @@ extension DataPlane {
   /// copied.
   /// - Throws: ``DataPlaneError``
   public func lend(_ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer]) throws {
+    try lend(key, to: workers, pieces, owner: nil)
+  }
+
+  /// As ``lend(_:to:_:)``, of bytes that ``takeBackLent()`` does not concern: they do not change while `owner` lives,
+  /// which is kept until all workers have taken the frame or the generation has ended; see `Link`.
+  /// - Throws: ``DataPlaneError``
+  public func lend(
+    _ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer], keeping owner: any Sendable
+  ) throws { try lend(key, to: workers, pieces, owner: owner) }
+
+  private func lend(
+    _ key: FrameKey, to workers: [WorkerID], _ pieces: [UnsafeRawBufferPointer], owner: (any Sendable)?
+  ) throws {
     let (generation, sharing) = try admit(workers)
     guard !sharing.isEmpty, let extents = extents(of: pieces),
-      let table = arena.lentMemory(bytes: ExtentTable.sizeBytes(extents.count))
+      let table = arena.tableMemory(bytes: ExtentTable.sizeBytes(extents.count), canBeTakenBack: owner == nil)
     else { return try sendCopies(key, to: workers, pieces) }
     let others = workers.filter { !sharing.contains($0) }
     if !others.isEmpty { try sendCopies(key, to: others, pieces) }
@@ -63,7 +76,7 @@ extension DataPlane {
       extents.map { ExtentTable.Extent(segment: $0.segment.offer.number, offset: $0.offset, count: $0.count) }
     ).write(into: table.mutableBytes)
     try enqueue(sharing, generation) {
-      OutboundFrame(key, lending: extents, table: table, chunkBytes: limits.chunkBytes)
+      OutboundFrame(key, lending: extents, keeping: owner, table: table, chunkBytes: limits.chunkBytes)
     }
   }
 

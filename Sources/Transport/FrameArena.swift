@@ -37,7 +37,7 @@ final class FrameArena: Sendable {
     var keptBytes = 0
     var outstandingBytes = 0
     var stamp: UInt32 = 0
-    /// Of frames whose bytes lie elsewhere, by their stamp.
+    /// Of frames whose bytes lie elsewhere and can be taken back, by their stamp.
     var lent: [UInt32: FrameMemory.Region] = [:]
   }
   // Safe because the pointers in it are memory that nobody uses until it is given out under the lock.
@@ -81,12 +81,12 @@ final class FrameArena: Sendable {
       memory: reused ?? .allocate(byteCount: capacity, alignment: 64), count: bytes, region: nil, arena: self)
   }
 
-  /// As `memory`, for a frame whose bytes are lent: its stamp can be taken back before the frame is. Nil when there is no
-  /// shared memory left.
-  func lentMemory(bytes: Int) -> FrameMemory? {
+  /// As `memory`, for the table of a frame whose bytes are lent. Nil when there is no shared memory left.
+  /// - Parameter canBeTakenBack: its stamp can be taken back before the frame is.
+  func tableMemory(bytes: Int, canBeTakenBack: Bool) -> FrameMemory? {
     let frame = memory(bytes: bytes, shared: true)
     guard let region = frame.region else { return nil }
-    guarded.lock.withLock { guarded.state.lent[region.stamp] = region }
+    if canBeTakenBack { guarded.lock.withLock { guarded.state.lent[region.stamp] = region } }
     return frame
   }
 

@@ -12,6 +12,8 @@ final class OutboundFrame: @unchecked Sendable {
   private(set) var memory: FrameMemory?
   /// Where the bytes of a frame lie that stay where they are; empty for others.
   private(set) var lent: [LendableRegister.Extent] = []
+  /// Who keeps them unchanged while it lives; nil where they can be taken back.
+  private var owner: (any Sendable)?
   private let chunkBytes: Int
   /// Of each chunk; those of a frame that was expected to be placed are made when they are needed.
   private var checksums: [UInt32]
@@ -29,12 +31,18 @@ final class OutboundFrame: @unchecked Sendable {
   }
 
   /// A frame of bytes that stay where they are.
-  /// - Parameter table: their ``Wire/ExtentTable``.
-  init(_ key: FrameKey, lending lent: [LendableRegister.Extent], table: FrameMemory, chunkBytes: Int) {
+  /// - Parameters:
+  ///   - owner: keeps them unchanged while it lives.
+  ///   - table: their ``Wire/ExtentTable``.
+  init(
+    _ key: FrameKey, lending lent: [LendableRegister.Extent], keeping owner: (any Sendable)?, table: FrameMemory,
+    chunkBytes: Int
+  ) {
     self.key = key
     element = .bytes
     memory = table
     self.lent = lent
+    self.owner = owner
     totalBytes = lent.reduce(0) { $0 + $1.count }
     self.chunkBytes = chunkBytes
     checksums = []
@@ -59,6 +67,7 @@ final class OutboundFrame: @unchecked Sendable {
     }
     memory = gathered
     lent = []
+    owner = nil
     return true
   }
 
@@ -92,7 +101,10 @@ final class OutboundFrame: @unchecked Sendable {
   /// The receiver has it: gives the memory back.
   func finish() {
     isSent = true
+    // The table first: with its stamp whoever still reads what was lent can see that it is not any more.
     memory = nil
     lent = []
+    owner = nil
   }
+  deinit { finish() }
 }

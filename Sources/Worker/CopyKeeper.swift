@@ -68,9 +68,7 @@ final class CopyKeeper: Sendable {
       FrameKey(kind: .stateCopy, step: step, microbatch: UInt32(key.tensor), part: key.part.rawValue)
     }
     for entry in job.snapshot.entries {
-      try StateExchange.whenThereIsRoom {
-        try job.link.send(key(entry.key), to: buddy, job.snapshot.bytes(of: entry))
-      }
+      try job.snapshot.lend(entry, as: key(entry.key), to: buddy, job.link)
     }
     // What the ward owns: its moments say so.
     let tensors = job.needs.first { $0.worker == ward }?.moments.flatMap { $0 } ?? []

@@ -1,3 +1,4 @@
+import Compute
 import Foundation
 
 /// Host memory that snapshots of one kind are copied to: made once, then used again by one snapshot after another, so
@@ -8,7 +9,13 @@ import Foundation
 final class SnapshotBuffers: Sendable {
   private let lock = NSLock()
   // Safe because every access is under `lock`, and each stretch of memory has one owner.
-  nonisolated(unsafe) private var free: UnsafeMutableRawBufferPointer?
+  nonisolated(unsafe) private var free: Stretch?
+  // Safe because who shares memory serves any thread.
+  nonisolated(unsafe) private let shared: (any SharedMemory)?
+
+  /// - Parameter shared: memory that other workers on this host read, for snapshots that are sent; the process's own where
+  ///   there is none.
+  init(in shared: (any SharedMemory)? = nil) { self.shared = shared }
 
   /// A buffer of at least so many bytes, its contents undefined. Its memory comes back with its last reference.
   func take(byteCount: Int) -> SnapshotBuffer {
@@ -16,48 +23,51 @@ final class SnapshotBuffers: Sendable {
       defer { free = nil }
       return free
     }
-    if let waiting, waiting.count == Self.rounded(byteCount) { return SnapshotBuffer(waiting, of: self) }
-    waiting?.deallocate()
-    return SnapshotBuffer(Self.allocate(byteCount), of: self)
+    if let waiting, waiting.bytes.count == Stretch.rounded(byteCount) { return SnapshotBuffer(waiting, of: self) }
+    return SnapshotBuffer(Stretch(byteCount, in: shared), of: self)
   }
 
-  private static let hugePageBytes = 2 << 20
-
-  private static func rounded(_ byteCount: Int) -> Int {
-    (max(byteCount, 1) + hugePageBytes - 1) / hugePageBytes * hugePageBytes
-  }
-
-  private static func allocate(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
-    let rounded = rounded(byteCount)
-    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: rounded, alignment: hugePageBytes)
-    #if canImport(Glibc)
-      // The first snapshot then meets a page fault every 2 MiB instead of every 4 KiB.
-      _ = madvise(memory.baseAddress, rounded, MADV_HUGEPAGE)
-    #endif
-    return memory
-  }
-
-  fileprivate func takeBack(_ memory: UnsafeMutableRawBufferPointer) {
-    let older = lock.withLock {
-      defer { free = memory }
-      return free
-    }
-    older?.deallocate()
-  }
-
-  deinit { free?.deallocate() }
+  fileprivate func takeBack(_ stretch: Stretch) { lock.withLock { free = stretch } }
 }
 
 /// A stretch of host memory that goes back to where it was taken with its last reference.
 ///
 // Safe because it is written by who took it, and only read once it has been handed on.
 final class SnapshotBuffer: @unchecked Sendable {
-  let bytes: UnsafeMutableRawBufferPointer
+  private let stretch: Stretch
   private let home: SnapshotBuffers
+  var bytes: UnsafeMutableRawBufferPointer { stretch.bytes }
 
-  fileprivate init(_ bytes: UnsafeMutableRawBufferPointer, of home: SnapshotBuffers) {
-    self.bytes = bytes
+  fileprivate init(_ stretch: Stretch, of home: SnapshotBuffers) {
+    self.stretch = stretch
     self.home = home
   }
-  deinit { home.takeBack(bytes) }
+  deinit { home.takeBack(stretch) }
+}
+
+/// Whole huge pages of host memory, given back to the system with their last reference.
+private final class Stretch {
+  let bytes: UnsafeMutableRawBufferPointer
+  /// Who gives the memory back; nil when it is the process's own.
+  private let block: (any SharedBlock)?
+
+  private static let hugePageBytes = 2 << 20
+  static func rounded(_ byteCount: Int) -> Int {
+    (max(byteCount, 1) + hugePageBytes - 1) / hugePageBytes * hugePageBytes
+  }
+
+  init(_ byteCount: Int, in shared: (any SharedMemory)?) {
+    let rounded = Self.rounded(byteCount)
+    block = shared?.allocate(byteCount: rounded)
+    if let block {
+      bytes = UnsafeMutableRawBufferPointer(start: block.address, count: rounded)
+    } else {
+      bytes = .allocate(byteCount: rounded, alignment: Self.hugePageBytes)
+      #if canImport(Glibc)
+        // The first snapshot then meets a page fault every 2 MiB instead of every 4 KiB.
+        _ = madvise(bytes.baseAddress, rounded, MADV_HUGEPAGE)
+      #endif
+    }
+  }
+  deinit { if block == nil { bytes.deallocate() } }
 }

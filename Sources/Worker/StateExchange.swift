@@ -79,14 +79,7 @@ final class StateExchange: Sendable {
   private func send() throws {
     for piece in pieces where piece.from == me && piece.to != me {
       guard let (snapshot, entry) = sources[StateSnapshot.Key(tensor: piece.tensor, part: piece.part)] else { continue }
-      try Self.whenThereIsRoom { try link.send(key(piece), to: piece.to, snapshot.bytes(of: entry)) }
-    }
-  }
-
-  /// Tries again while too much waits to be sent.
-  static func whenThereIsRoom(_ send: () throws -> Void) throws {
-    while true {
-      do { return try send() } catch DataPlaneError.sendQueueFull { usleep(1_000) }
+      try snapshot.lend(entry, as: key(piece), to: piece.to, link)
     }
   }
 

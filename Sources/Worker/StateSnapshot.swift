@@ -1,6 +1,8 @@
 import ClusterModel
+import Collectives
 import Foundation
 import TransfusionModel
+import Transport
 
 /// Copies of some tensors of a state in host memory: what a checkpoint writes, a buddy keeps and a new generation is
 /// given, while training goes on or the device's memory is used for something else.
@@ -40,6 +42,17 @@ struct StateSnapshot: Sendable {
   /// The values of an entry; valid while the snapshot lives.
   func bytes(of entry: Entry) -> UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer.bytes)[entry.bytes])
+  }
+
+  /// Sends an entry without waiting for its receiver, who reads it here if it is on this host.
+  func lend(_ entry: Entry, as key: FrameKey, to worker: WorkerID, _ link: any Link) throws {
+    while true {
+      do {
+        return try link.lend(key, to: [worker], [bytes(of: entry)], keeping: buffer)
+      } catch DataPlaneError.sendQueueFull {
+        usleep(1_000)
+      }
+    }
   }
 
   /// What of the state it holds.

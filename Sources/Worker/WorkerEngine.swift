@@ -51,7 +51,7 @@ final class WorkerEngine: @unchecked Sendable {
   private let writer: CheckpointWriter
   private let keeper: CopyKeeper
   /// For what this worker owns: copies and checkpoints.
-  private let snapshots = SnapshotBuffers()
+  private let snapshots: SnapshotBuffers
   private var thread: Thread?
   private let finished = DispatchSemaphore(value: 0)
 
@@ -62,6 +62,7 @@ final class WorkerEngine: @unchecked Sendable {
     self.options = options
     self.dataPlane = dataPlane
     self.waker = waker
+    snapshots = SnapshotBuffers(in: LentTensors(dataPlane))
     let outbox = outbox
     let trace = trace
     let progress = WorkerProgress { dataPlane.counters.mappedBytes }
@@ -298,7 +299,7 @@ final class WorkerEngine: @unchecked Sendable {
       let holding = executor.holding
       let held = Set(holding.parameters.joined())
       carry(
-        try executor.snapshot(in: SnapshotBuffers()) { $0.part != .parameters || held.contains($0.tensor) },
+        try executor.snapshot(in: SnapshotBuffers(in: LentTensors(dataPlane))) { $0.part != .parameters || held.contains($0.tensor) },
         into: prepare.fromStep)
     }
     // The freshest last: it counts where a tensor is there twice.

@@ -24,7 +24,10 @@ struct BenchRecoveryCommand: ParsableCommand {
   func validate() throws {
     try atLeastOne(("--rounds", rounds))
     if pairs < 0 { throw ValidationError("--pairs is \(pairs); it must not be negative") }
-    if steps < 10 { throw ValidationError("--steps is \(steps); with fewer than 10 there is no copy among them") }
+    let least = RecoveryBenchmark.leastSteps
+    if steps < least {
+      throw ValidationError("--steps is \(steps); with fewer than \(least) no copies use memory again")
+    }
   }
 
   func run() throws {

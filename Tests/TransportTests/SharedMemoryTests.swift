@@ -402,6 +402,36 @@ private struct Abandoned: Error {}
     #expect(cluster.planes[1].counters.receivedLentFrames == 1)
   }
 
+  /// An owner of bytes that are lent, to see how long it is kept.
+  private final class Owner: Sendable {}
+
+  @Test func whoKeepsWhatIsLentLivesUntilItIsTaken() throws {
+    let cluster = try start(3)
+    defer { cluster.close() }
+    let (sender, workers) = (cluster.planes[0], Array(cluster.workers.dropFirst()))
+    let memory = try #require(sender.lendableMemory(byteCount: 1 << 20))
+    fill(memory, [UInt8](repeating: 5, count: 1 << 20))
+    var owner: Owner? = Owner()
+    weak var kept = owner
+    try sender.lend(key(1), to: workers, [part(memory, 0..<1 << 20)], keeping: try #require(owner))
+    owner = nil
+    // It does not change while its owner lives: others' changes are none of it.
+    sender.takeBackLent()
+    for (plane, isLast) in zip(cluster.planes.dropFirst(), [false, true]) {
+      #expect(kept != nil)
+      #expect(try plane.receiveBytes(key(1), from: WorkerID(1), 1 << 20).allSatisfy { $0 == 5 })
+      #expect(plane.counters.receivedLentFrames == 1)
+      if isLast { #expect(sender.eventually { _ in kept == nil }) }
+    }
+    // Nor longer than a generation.
+    owner = Owner()
+    kept = owner
+    try sender.lend(key(2), to: [workers[0]], [part(memory, 0..<1 << 20)], keeping: try #require(owner))
+    owner = nil
+    try cluster.enter(0, 2)
+    #expect(sender.eventually { _ in kept == nil })
+  }
+
   @Test(arguments: [false, true]) func whatChangesWhileItIsReadIsNotUsed(_ byEntering: Bool) throws {
     let cluster = try start()
     defer { cluster.close() }
