@@ -253,7 +253,8 @@ public struct RecoveryBenchmark: Sendable {
     let coordinating = (coordinator.seconds.max() ?? .nan) / Double(Self.cores)
     report.add("costShare", cost / quiet.median + coordinating, "all of it, of a step")
     report.add(
-      "pairRatio", ratios.median, "runs with copies every \(Self.measuredCopyEvery) steps over runs without, mean steps, median")
+      "pairRatio", ratios.median,
+      "runs with copies every \(Self.measuredCopyEvery) steps over runs without, mean steps, median")
     report.add("pairRatioLeast", ratios.best, "the same, least")
     report.add("pairRatioMost", ratios.seconds.max() ?? .nan, "the same, most")
     report.notes.append(

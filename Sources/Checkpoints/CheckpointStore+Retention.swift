@@ -61,7 +61,7 @@ extension CheckpointStore {
   ///   - keepEvery: steps that stay for good; nil or 0 for none.
   ///   - verified: steps whose bytes this process knows to be right (just committed): only their sizes are
   ///     looked at again. Others are read.
-  ///   - fence: what each removal passes.
+  ///   - fence: what each uncommitting passes; files are removed after it.
   /// - Returns: the steps removed, ascending.
   @discardableResult
   public func applyRetention(
@@ -85,9 +85,7 @@ extension CheckpointStore {
     }
     guard let newestValid else { return [] }
     removable.removeAll { $0 == newestValid }
-    for step in removable {
-      try fence { () throws(CheckpointError) in try remove(step) }
-    }
+    for step in removable { try remove(step, fence: fence) }
     return removable
   }
 
@@ -140,12 +138,17 @@ extension CheckpointStore {
   }
 
   /// Uncommits first: a crash on the way leaves leftovers, never half a checkpoint that looks whole.
-  private func remove(_ step: Step) throws(CheckpointError) {
+  private func remove(_ step: Step, fence: CheckpointFence = CheckpointStore.unfenced) throws(CheckpointError) {
     let folder = directory(of: step)
-    try DiskDirectory.removeFile(path(step, CheckpointNames.manifest))
+    var names: [String] = []
+    try fence { () throws(CheckpointError) in
+      try DiskDirectory.removeFile(path(step, CheckpointNames.manifest))
+      // Those that are there now: what others write afterwards has other names.
+      names = try DiskDirectory.names(folder) ?? []
+    }
     try DiskDirectory.flush(folder)
     try reached(.manifestRemoved)
-    for name in try DiskDirectory.names(folder) ?? [] { try DiskDirectory.removeFile(folder + "/" + name) }
+    for name in names { try DiskDirectory.removeFile(folder + "/" + name) }
     try DiskDirectory.removeEmpty(folder)
     try DiskDirectory.flush(directory)
   }

@@ -166,7 +166,9 @@ extension CoordinatorMachine {
       trial.suspects = trial.suspects?.intersection(blamed) ?? blamed
     case .same:
       // Once it is known that a machine is at fault, it is among those who computed what is bad.
-      if let blamed = attempt.blamed(besides: trial.badSamples, settings.shape) { trial.suspects?.formIntersection(blamed) }
+      if let blamed = attempt.blamed(besides: trial.badSamples, settings.shape) {
+        trial.suspects?.formIntersection(blamed)
+      }
     }
     suspicion.trial = trial
     state.suspicion = suspicion

@@ -10,8 +10,14 @@ final class SnapshotBuffers: Sendable {
   private let lock = NSLock()
   // Safe because every access is under `lock`, and each stretch of memory has one owner.
   nonisolated(unsafe) private var free: Stretch?
+  // Safe for the same reason.
+  nonisolated(unsafe) private var used = 0
   // Safe because who shares memory serves any thread.
   nonisolated(unsafe) private let shared: (any SharedMemory)?
+
+  /// Buffers in use that are shared, at most: two that are kept, one that is being made, and one that a slow buddy has not
+  /// taken. More would wait for it without bound; others are copied to be sent, which has one.
+  private static let sharedLimit = 4
 
   /// - Parameter shared: memory that other workers on this host read, for snapshots that are sent; the process's own where
   ///   there is none.
@@ -19,15 +25,22 @@ final class SnapshotBuffers: Sendable {
 
   /// A buffer of at least so many bytes, its contents undefined. Its memory comes back with its last reference.
   func take(byteCount: Int) -> SnapshotBuffer {
-    let waiting = lock.withLock {
-      defer { free = nil }
-      return free
+    let (waiting, isShared) = lock.withLock {
+      defer { (free, used) = (nil, used + 1) }
+      return (free, used < Self.sharedLimit)
     }
     if let waiting, waiting.bytes.count == Stretch.rounded(byteCount) { return SnapshotBuffer(waiting, of: self) }
-    return SnapshotBuffer(Stretch(byteCount, in: shared), of: self)
+    return SnapshotBuffer(Stretch(byteCount, in: isShared ? shared : nil), of: self)
   }
 
-  fileprivate func takeBack(_ stretch: Stretch) { lock.withLock { free = stretch } }
+  fileprivate func takeBack(_ stretch: Stretch) {
+    // Given back to the system, if it is, without the lock.
+    let older = lock.withLock {
+      defer { (free, used) = (stretch, used - 1) }
+      return free
+    }
+    withExtendedLifetime(older) {}
+  }
 }
 
 /// A stretch of host memory that goes back to where it was taken with its last reference.

@@ -299,7 +299,9 @@ final class WorkerEngine: @unchecked Sendable {
       let holding = executor.holding
       let held = Set(holding.parameters.joined())
       carry(
-        try executor.snapshot(in: SnapshotBuffers(in: LentTensors(dataPlane))) { $0.part != .parameters || held.contains($0.tensor) },
+        try executor.snapshot(in: SnapshotBuffers(in: LentTensors(dataPlane))) {
+          $0.part != .parameters || held.contains($0.tensor)
+        },
         into: prepare.fromStep)
     }
     // The freshest last: it counts where a tensor is there twice.
