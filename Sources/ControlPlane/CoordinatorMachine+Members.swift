@@ -179,10 +179,20 @@ extension CoordinatorMachine {
     case .assembling: return release(worker, reason)
     case .regrouping, .preparing, .evaluating, .stepping: break
     }
-    guard state.participants.contains(worker) else { return release(worker, reason) }
+    guard !canGoAtOnce(worker) else { return release(worker, reason) }
     state.leavers[worker] = reason
     if case .failure = decidePlan() { return drain("\(name(worker)) leaves: \(reason)") }
     return [.log(.notice, "\(name(worker)) leaves after this step: \(reason)")]
+  }
+
+  /// Nobody waits for what it holds: it came after the generation began, or all have what they need and it is a spare.
+  private func canGoAtOnce(_ worker: WorkerID) -> Bool {
+    guard state.participants.contains(worker) else { return true }
+    guard !settings.planted.contains(.keepSpares) else { return false }
+    return switch state.phase {
+    case .evaluating, .stepping: state.places[worker] == nil
+    case .assembling, .regrouping, .preparing, .settling, .stopping, .finished: false
+    }
   }
 }
 

@@ -256,11 +256,20 @@ extension CoordinatorMachine {
 
   // MARK: At a boundary
 
+  private var placedLeaver: WorkerID? { state.leavers.keys.filter { state.places[$0] != nil }.min() }
+  private func text(ofLeaver worker: WorkerID) -> String { "\(name(worker)) leaves: \(state.leavers[worker] ?? "")" }
+
+  /// A member wants to go, and whoever was to follow it has been lost since.
+  func reasonToDrain() -> String? {
+    guard let leaver = placedLeaver, case .failure = decidePlan() else { return nil }
+    return text(ofLeaver: leaver)
+  }
+
   /// Why the plan should be another one now: a member wants to go, or one that has come makes the step shorter.
   mutating func reasonToRegroup() -> String? {
-    if let leaver = state.leavers.keys.filter({ state.places[$0] != nil }).min() {
+    if let leaver = placedLeaver {
       guard case .success = decidePlan() else { return nil }
-      return "\(name(leaver)) leaves: \(state.leavers[leaver] ?? "")"
+      return text(ofLeaver: leaver)
     }
     if let worker = state.expelled.filter({ state.places[$0] != nil }).min(), case .success = decidePlan() {
       return "\(name(worker)) computes wrongly"

@@ -12,9 +12,16 @@ extension CoordinatorMachine {
 
   /// All workers hold state `step`: what comes next?
   mutating func nextAtBoundary() -> [CoordinatorDirective] {
-    let isDraining = state.drainReason != nil
     state.membership.restartProgress(now: state.now)
-    if !isDraining, let reason = reasonToRegroup() { return regroup(reason) }
+    if state.drainReason == nil {
+      if let reason = reasonToRegroup() { return regroup(reason) }
+      if let reason = reasonToDrain() { return drain(reason) + goOn() }
+    }
+    return goOn()
+  }
+
+  private mutating func goOn() -> [CoordinatorDirective] {
+    let isDraining = state.drainReason != nil
     if !isDraining, isEvaluationDue {
       state.phase = .evaluating(EvaluationBarrier(step: state.step, workers: placed))
       return order(.evaluate(step: state.step), of: placed)

@@ -63,7 +63,7 @@ public struct CoordinatorMachine: Sendable {
     /// Who takes part in the generation: was asked what it holds, and is told the plan.
     var participants: Set<WorkerID> = []
     /// Members that asked to go, and wait until others hold what they hold.
-    var leavers: [WorkerID: String] = [:]
+    package internal(set) var leavers: [WorkerID: String] = [:]
     var order = Order()
     var norm: CommittedNorm?
     /// The record that is on its way to disk.

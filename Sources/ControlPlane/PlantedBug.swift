@@ -37,6 +37,8 @@ package struct PlantedBug: OptionSet, Hashable, Sendable {
   package static let anySums = PlantedBug(rawValue: 1 << 15)
   /// A restarted coordinator does not know whom the one before it has expelled.
   package static let forgetExpelled = PlantedBug(rawValue: 1 << 16)
+  /// A spare that wants to go waits for the next generation.
+  package static let keepSpares = PlantedBug(rawValue: 1 << 17)
 
   package static let all: [(name: String, bug: PlantedBug)] = [
     ("skip the gate", .skipGate), ("commit before the flush", .commitBeforeFlush),
@@ -47,6 +49,6 @@ package struct PlantedBug: OptionSet, Hashable, Sendable {
     ("skip the journal's fence", .skipFence), ("never ask for a lost answer", .loseAnswers),
     ("update before the commit", .updateEarly), ("load damaged files", .trustFiles),
     ("blame the samples", .blameSamples), ("use the sums of another attempt", .anySums),
-    ("forget who was expelled", .forgetExpelled),
+    ("forget who was expelled", .forgetExpelled), ("keep spares that want to go", .keepSpares),
   ]
 }

@@ -15,6 +15,8 @@ struct SimulationMonitor {
   var everCommitted: Step = 0
   /// Which process had a number first.
   var processOf: [WorkerID: Int32] = [:]
+  /// The newest commit, and who wanted to go then.
+  var waiting: (generation: Generation, step: Step, leavers: Set<WorkerID>)?
   /// Processes whose numbers a disk forgot: others may have been given the same.
   var forgotten: Set<Int32> = []
 }
@@ -91,6 +93,19 @@ extension SimulatedCluster {
     monitor.committed = count
     monitor.everCommitted = max(monitor.everCommitted, count)
     stamp(10, Int(record.step))
+    checkLeavers(record, coordinator)
+  }
+
+  /// Nobody who wants to go is kept for another step.
+  private func checkLeavers(_ record: StepRecord, _ coordinator: CoordinatorProcess) {
+    guard let state = coordinator.machine?.state, state.drainReason == nil else { return monitor.waiting = nil }
+    let leavers = Set(state.leavers.keys)
+    if let before = monitor.waiting, before.generation == record.generation, before.step < record.step,
+      let kept = before.leavers.intersection(leavers).min()
+    {
+      fail("\(kept) wanted to leave during step \(before.step) and is there in step \(record.step)")
+    }
+    monitor.waiting = (record.generation, record.step, leavers)
   }
 
   /// Samples are skipped for good: those that are bad, and no others.
