@@ -9,7 +9,8 @@ public struct ComputeBenchmark: Sendable {
   public var model: BenchmarkModel
   public var threads: Int
   public var steps: Int
-  public var pin = false
+  /// Thread i stays on `processors[i]`, the calling thread too.
+  public var processors: [Int]?
   public var recompute = Recompute.nothing
   /// Reports the seconds of each part of the step.
   public var phases = false
@@ -33,12 +34,13 @@ public struct ComputeBenchmark: Sendable {
 
     let peaks = try PeakMeasurement.measure(
       PeakMeasurement.shapes(configuration, positions: model.rows * model.length), type: type, threads: threads,
-      pin: pin,
+      processors: processors,
       secondsEach: 0.3)
     guard let peak = peaks.max(by: { $0.gigaflops < $1.gigaflops }) else { preconditionFailure("no shape measured") }
     let probe = try PeakMeasurement.Probe(
-      peak.shape, type: type, on: CPUDevice(threads: threads, pin: pin))
-    let device = try CPUDevice(threads: threads, pin: pin)
+      peak.shape, type: type, on: CPUDevice(threads: threads, processors: processors))
+    let device = try CPUDevice(threads: threads, processors: processors)
+    device.tieCaller()
     PeakMemory.reset()
 
     let step = try TrainingStep(

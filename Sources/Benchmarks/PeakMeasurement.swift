@@ -35,9 +35,9 @@ enum PeakMeasurement {
 
   /// Speed of each shape in 10^9 operations per second, the best of some trials.
   static func measure(
-    _ shapes: [Shape], type: ElementType, threads: Int, pin: Bool, secondsEach: Double
+    _ shapes: [Shape], type: ElementType, threads: Int, processors: [Int]?, secondsEach: Double
   ) throws -> [Result] {
-    let device = try CPUDevice(threads: threads, pin: pin)
+    let device = try CPUDevice(threads: threads, processors: processors)
     return try shapes.map { shape in
       Result(shape: shape, gigaflops: try Probe(shape, type: type, on: device).gigaflops(seconds: secondsEach))
     }

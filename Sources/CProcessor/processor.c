@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CProcessor.h"
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -44,15 +45,40 @@ void processor_pause(void) { __asm__ volatile("" ::: "memory"); }
 #endif
 
 #if defined(__linux__)
-int processor_pin_this_thread(int processor) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(processor, &set);
-  return sched_setaffinity(0, sizeof set, &set) == 0 ? 0 : errno;
+// Larger than cpu_set_t: hosts with more than 1,024 processors exist.
+enum { most_processors = 1 << 14 };
+
+int processor_allowed(int *processors, int capacity) {
+  cpu_set_t *set = CPU_ALLOC(most_processors);
+  size_t size = CPU_ALLOC_SIZE(most_processors);
+  int written = -1;
+  if (set != NULL && sched_getaffinity(getpid(), size, set) == 0) {
+    written = 0;
+    for (int number = 0; number < most_processors && written < capacity; number++)
+      if (CPU_ISSET_S(number, size, set)) processors[written++] = number;
+  }
+  CPU_FREE(set);
+  return written;
 }
+int processor_tie_this_thread(const int *processors, int count) {
+  cpu_set_t *set = CPU_ALLOC(most_processors);
+  size_t size = CPU_ALLOC_SIZE(most_processors);
+  if (set == NULL) return ENOMEM;
+  CPU_ZERO_S(size, set);
+  for (int index = 0; index < count; index++) CPU_SET_S(processors[index], size, set);
+  int code = sched_setaffinity(0, size, set) == 0 ? 0 : errno;
+  CPU_FREE(set);
+  return code;
+}
+void processor_name_this_thread(const char *name) { (void)pthread_setname_np(pthread_self(), name); }
 #else
-int processor_pin_this_thread(int processor) {
-  (void)processor;
+void processor_name_this_thread(const char *name) { (void)name; }
+int processor_allowed(int *processors, int capacity) {
+  (void)processors, (void)capacity;
+  return -1;
+}
+int processor_tie_this_thread(const int *processors, int count) {
+  (void)processors, (void)count;
   return ENOTSUP;
 }
 #endif

@@ -28,16 +28,17 @@ public final class CPUDevice: Device {
   /// The operand of a product that all threads read, packed for our own kernels.
   let packed: ScratchMemory
   let sharedMemory: (any SharedMemory)?
+  private let callersProcessor: Int?
   private var fault: DeviceError?
 
   /// - Parameters:
   ///   - threads: how many threads compute, the caller included.
   ///   - memoryLimitBytes: `allocate` throws rather than pass it.
   ///   - instructionSet: the best of this processor where nil.
-  ///   - pin: ties helper thread i to processor i.
+  ///   - processors: thread i stays on `processors[i]`, the caller when it has called ``tieCaller()``.
   ///   - sharedMemory: where ``allocateShared(_:_:)`` puts tensors.
   public init(
-    threads: Int, memoryLimitBytes: Int? = nil, instructionSet: InstructionSet? = nil, pin: Bool = false,
+    threads: Int, memoryLimitBytes: Int? = nil, instructionSet: InstructionSet? = nil, processors: [Int]? = nil,
     sharedMemory: (any SharedMemory)? = nil
   ) throws(DeviceError) {
     let (chosen, kernels) = try Processor.kernels(instructionSet)
@@ -52,7 +53,8 @@ public final class CPUDevice: Device {
     self.kernels = kernels
     let budget = MemoryBudget(limitBytes: memoryLimitBytes)
     self.budget = budget
-    pool = ThreadPool(threads: max(threads, 1), pin: pin)
+    pool = ThreadPool(threads: max(threads, 1), processors: processors)
+    callersProcessor = processors?.first
     var lanes: [Lane] = []
     for index in 0..<pool.threads { lanes.append(try Lane(index: index, budget: budget)) }
     self.lanes = lanes
@@ -68,6 +70,11 @@ public final class CPUDevice: Device {
     let products = (own.float32 == nil ? "" : "+float32") + (own.bfloat16 == nil ? "" : "+tiles")
     fingerprint =
       "cpu/\(Processor.architecture)/\(chosen.rawValue)\(products)+\(library)/onednn-\(version)"
+  }
+
+  /// The calling thread, which computes with the device's own, stays on the first of the `processors`.
+  public func tieCaller() {
+    if let callersProcessor { ProcessorAffinity.tie(to: callersProcessor) }
   }
 
   /// Bytes held by tensors and scratch memory now.

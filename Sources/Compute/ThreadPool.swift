@@ -13,20 +13,26 @@ final class ThreadPool {
   private let shared: PoolState
   private var helpers: [pthread_t] = []
 
-  /// With `pin`, thread i stays on processor i; the caller is left where it is.
-  init(threads: Int, pin: Bool) {
+  /// Thread i stays on `processors[i]`; the caller, which is thread 0, is left where it is.
+  init(threads: Int, processors: [Int]?) {
     precondition(threads >= 1, "a pool has at least the calling thread")
     self.threads = threads
+    precondition(processors.map { $0.count >= threads } ?? true, "a processor for each thread")
     shared = PoolState(helpers: threads - 1)
     for slot in 1..<max(threads, 1) {
-      let start = HelperStart(state: shared, slot: slot, processor: pin ? slot : nil)
+      let start = HelperStart(state: shared, slot: slot, processor: processors?[slot])
       var thread = pthread_t()
       let code = pthread_create(
         &thread, nil,
         { argument in
           guard let argument else { return nil }
           let start = Unmanaged<HelperStart>.fromOpaque(argument).takeRetainedValue()
-          if let processor = start.processor { _ = processor_pin_this_thread(Int32(processor)) }
+          processor_name_this_thread("compute")
+          if let processor = start.processor {
+            ProcessorAffinity.tie(to: processor)
+          } else {
+            ProcessorAffinity.release()
+          }
           _ = onednn_use_one_thread()
           start.state.help(slot: start.slot)
           return nil

@@ -98,7 +98,10 @@ extension SimulatedCluster {
 
   /// Nobody who wants to go is kept for another step.
   private func checkLeavers(_ record: StepRecord, _ coordinator: CoordinatorProcess) {
-    guard let state = coordinator.machine?.state, state.drainReason == nil else { return monitor.waiting = nil }
+    guard let state = coordinator.machine?.state, state.drainReason == nil else {
+      monitor.waiting = nil
+      return
+    }
     let leavers = Set(state.leavers.keys)
     if let before = monitor.waiting, before.generation == record.generation, before.step < record.step,
       let kept = before.leavers.intersection(leavers).min()

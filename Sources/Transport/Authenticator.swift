@@ -44,6 +44,7 @@ final class Authenticator: Sendable {
     self.stranger = stranger
     waker = try Waker()
     let thread = Thread { [self] in
+      Thread.current.name = "authenticator"
       let failure: TransportError?
       do throws(TransportError) {
         try work(in: context)
@@ -57,7 +58,6 @@ final class Authenticator: Sendable {
         life.ended = true
       }
     }
-    thread.name = "authenticator"
     thread.start()
     try life.wait(atMost: .seconds(60)) { $0.start }?.get()
   }

@@ -54,11 +54,11 @@ public final class DataPlane: Sendable {
     lendable = LendableRegister(
       limit: limits.sharedBytes > 0 && HostIdentity.ours != nil ? limits.lentBytes : 0, note: note)
     let thread = Thread {
+      Thread.current.name = "data plane"
       DataPlaneLoop.run(
         bind: address, keys: keys, allowPlaintext: allowPlaintext, limits: limits, shared: shared, waker: waker,
         arena: arena, note: note)
     }
-    thread.name = "data plane"
     thread.start()
     // Binding does not wait for anybody, so neither does this for long.
     let start = shared.wait(atMost: .seconds(60)) { state in

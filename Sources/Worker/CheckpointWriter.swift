@@ -29,7 +29,7 @@ final class CheckpointWriter: Sendable {
   ) {
     let queue = queue
     let finished = finished
-    let thread = Thread {
+    BackgroundThread.start("checkpoint") {
       // Its snapshot's memory is free before the report: the next one may be asked for as soon as the coordinator knows.
       func writeNext() -> (ControlMessage, Generation)? {
         guard let job = queue.pop() else { return nil }
@@ -38,8 +38,6 @@ final class CheckpointWriter: Sendable {
       while let (message, generation) = writeNext() { report(message, generation) }
       finished.signal()
     }
-    thread.name = "checkpoint"
-    thread.start()
   }
 
   /// Where this generation's parts go.

@@ -26,7 +26,7 @@ final class CopyKeeper: Sendable {
   /// - Parameter report: called on the keeper's thread: the ward's copy of this state is complete.
   init(report: @escaping @Sendable (CopyLine, Generation) -> Void) {
     let (queue, copies, finished) = (queue, copies, finished)
-    let thread = Thread {
+    BackgroundThread.start("copies") {
       let buffers = SnapshotBuffers()
       while let job = queue.pop() {
         let before = CopyLine.threadSeconds
@@ -39,8 +39,6 @@ final class CopyKeeper: Sendable {
       }
       finished.signal()
     }
-    thread.name = "copies"
-    thread.start()
   }
 
   /// Keeps a copy of what this worker owns, and exchanges it for its ward's.

@@ -19,7 +19,7 @@ final class MicrobatchPrefetcher: Sendable {
   init(source: MicrobatchSource, from step: Step, range: Range<Int>, parts: MicrobatchParts, ahead: Int = 8) {
     let queue = BlockingQueue<Item>(capacity: ahead)
     self.queue = queue
-    let thread = Thread {
+    BackgroundThread.start("data") {
       var step = step
       while true {
         for index in range {
@@ -34,8 +34,6 @@ final class MicrobatchPrefetcher: Sendable {
         step += 1
       }
     }
-    thread.name = "data"
-    thread.start()
   }
 
   /// The next microbatch, which the caller knows to be (step, microbatch).

@@ -19,6 +19,4 @@ enum ProcessMemory {
     #endif
     return UInt64(max(usage.ru_minflt, 0))
   }
-  /// Physical memory of the host.
-  static var hostBytes: Int { Int(ProcessInfo.processInfo.physicalMemory) }
 }

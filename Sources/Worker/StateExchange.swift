@@ -64,12 +64,10 @@ final class StateExchange: Sendable {
       }
     }
     self.sources = sources
-    let thread = Thread { [self] in
+    BackgroundThread.start("state") { [self] in
       do { try send() } catch { failure = error }
       sent.signal()
     }
-    thread.name = "state"
-    thread.start()
   }
 
   private func key(_ piece: StateTransfer.Piece) -> FrameKey {

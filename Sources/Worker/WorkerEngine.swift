@@ -83,7 +83,7 @@ final class WorkerEngine: @unchecked Sendable {
   /// Makes the device, measures it, and says who we are.
   func introduce(dataEndpoint: String) throws -> Hello {
     let device = try CPUDevice(
-      threads: options.threads, memoryLimitBytes: options.memoryLimitBytes, pin: options.pin,
+      threads: options.threads, memoryLimitBytes: options.memoryLimitBytes, processors: options.processors,
       sharedMemory: LentTensors(dataPlane))
     self.device = device
     return Hello(
@@ -102,7 +102,6 @@ final class WorkerEngine: @unchecked Sendable {
       work()
       finished.signal()
     }
-    thread.name = "compute"
     thread.stackSize = 16 << 20
     self.thread = thread
     thread.start()
@@ -133,6 +132,8 @@ final class WorkerEngine: @unchecked Sendable {
   }
 
   private func work() {
+    Thread.current.name = "compute"
+    device?.tieCaller()
     while true {
       let waited = trace.now
       guard let command = commands.pop() else { break }

@@ -16,8 +16,8 @@ public struct WorkerOptions: Sendable {
   public var threads: Int
   /// Bytes of tensors that the compute core may hold.
   public var memoryLimitBytes: Int
-  /// Keep each compute thread on one processor.
-  public var pin: Bool
+  /// Compute thread i stays on `processors[i]`; nil: wherever the system puts it.
+  public var processors: [Int]?
   /// Where peers reach this worker; nil binds a free port on the interface that reaches the coordinator.
   public var dataListen: String?
   /// With them everything is encrypted; who is at the other end is certain.
@@ -30,13 +30,13 @@ public struct WorkerOptions: Sendable {
   public var coordinatorTimeoutSeconds: Double = 600
 
   public init(
-    address: String, threads: Int, memoryLimitBytes: Int, pin: Bool = false, dataListen: String? = nil,
+    address: String, threads: Int, memoryLimitBytes: Int, processors: [Int]? = nil, dataListen: String? = nil,
     keys: ClientKeys? = nil, allowPlaintext: Bool = false
   ) {
     self.address = address
     self.threads = threads
     self.memoryLimitBytes = memoryLimitBytes
-    self.pin = pin
+    self.processors = processors
     self.dataListen = dataListen
     self.keys = keys
     self.allowPlaintext = allowPlaintext

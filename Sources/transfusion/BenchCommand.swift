@@ -1,5 +1,6 @@
 import ArgumentParser
 import Benchmarks
+import Compute
 import Foundation
 import TransfusionModel
 
@@ -85,10 +86,19 @@ struct BenchComputeCommand: ParsableCommand {
   func run() throws {
     var benchmark = ComputeBenchmark(
       model: model.value, threads: threads, steps: steps)
-    benchmark.pin = pin
+    benchmark.processors = try processors()
     benchmark.recompute = recompute
     benchmark.phases = phases
     try output.show(benchmark.run())
+  }
+
+  private func processors() throws -> [Int]? {
+    guard pin else { return nil }
+    let processors = ProcessorAffinity.ofProcess
+    guard threads <= processors.count else {
+      throw ValidationError("--pin needs a processor for each of \(threads) threads; there are \(processors.count)")
+    }
+    return processors
   }
 }
 

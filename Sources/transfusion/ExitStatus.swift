@@ -46,8 +46,10 @@ enum StandardError {
 /// Runs blocking work on a thread of its own, so that the executor's threads stay free.
 func onThread<Value: Sendable>(_ name: String, _ body: @escaping @Sendable () throws -> Value) async throws -> Value {
   try await withCheckedThrowingContinuation { continuation in
-    let thread = Thread { continuation.resume(with: Result { try body() }) }
-    thread.name = name
+    let thread = Thread {
+      Thread.current.name = name
+      continuation.resume(with: Result { try body() })
+    }
     thread.stackSize = 8 << 20
     thread.start()
   }

@@ -31,13 +31,13 @@ final class HostWorkers {
 
   /// Starts the workers.
   /// - Parameters:
-  ///   - arguments: of each of them, but for the relay's address.
+  ///   - arguments: of each, but for the relay's address.
   ///   - joinTimeout: how many seconds they wait for the coordinator.
-  init(count: Int, arguments: [String], joinTimeout: Double, relay: ControlRelay, log: Logger) throws {
+  init(arguments: [[String]], joinTimeout: Double, relay: ControlRelay, log: Logger) throws {
     self.joinTimeout = joinTimeout
     self.relay = relay
     self.log = log
-    for _ in 0..<count {
+    for arguments in arguments {
       let process = Process()
       process.executableURL = URL(filePath: LocalWorkers.executable)
       process.arguments = arguments + ["--relay", relay.endpoint]
@@ -46,7 +46,8 @@ final class HostWorkers {
       running.append(process)
     }
     log.info(
-      "\(count) workers on this host: processes \(running.map { "\($0.processIdentifier)" }.joined(separator: ", "))")
+      "\(running.count) workers on this host: processes \(running.map { "\($0.processIdentifier)" }.joined(separator: ", "))"
+    )
   }
 
   /// Passes on what they say and hear until all have ended.

@@ -14,10 +14,9 @@ final class LocalWorkers {
 
   /// - Parameter keys: the coordinator's, which its own workers use, too: they are the same user's on the same host.
   func start(
-    count: Int, address: String, resources: WorkerResourceOptions, keys: (publicKey: PublicKey, file: String)?
+    _ shares: [WorkerResourceOptions.Share], address: String, keys: (publicKey: PublicKey, file: String)?
   ) throws {
-    let share = resources.share(of: count)
-    for number in 1...count {
+    for (number, share) in zip(1..., shares) {
       let log = logs.appending(path: "worker-\(number).log")
       if !FileManager.default.fileExists(atPath: log.path) {
         _ = FileManager.default.createFile(atPath: log.path, contents: nil)
@@ -27,10 +26,7 @@ final class LocalWorkers {
       let process = Process()
       process.executableURL = URL(filePath: Self.executable)
       process.arguments =
-        [
-          "worker", "join", address, "--threads", "\(share.threads)", "--memory-limit", "\(share.memoryLimit)",
-          "--exit-with-parent",
-        ] + (resources.pin ? ["--pin"] : [])
+        ["worker", "join", address, "--exit-with-parent"] + share.arguments
         + (keys.map { ["--key", $0.file, "--coordinator-key=\($0.publicKey)"] } ?? [])
       process.standardInput = FileHandle.nullDevice
       process.standardOutput = handle

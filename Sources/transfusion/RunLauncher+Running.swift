@@ -16,7 +16,7 @@ extension RunLauncher {
     defer { progress?.finish() }
     let log = progress.map(log.above) ?? log
     let localWorkers = localWorkers
-    let resources = resources
+    let shares = localWorkers == 0 ? [] : try resources.shares(of: localWorkers)
     let workerKeys = chosen.map { (publicKey: $0.pair.publicKey, file: $0.file) }
     let outcome = try await stop.watching { [settings] in
       try await onThread("coordinator") {
@@ -37,8 +37,7 @@ extension RunLauncher {
         if localWorkers > 0 {
           let started = try LocalWorkers(runDirectory: settings.runDirectory)
           try started.start(
-            count: localWorkers, address: LocalWorkers.reachable(coordinator.endpoint), resources: resources,
-            keys: workerKeys)
+            shares, address: LocalWorkers.reachable(coordinator.endpoint), keys: workerKeys)
           workers = started
         } else {
           log.notice(

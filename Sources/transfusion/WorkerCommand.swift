@@ -61,9 +61,6 @@ struct WorkerJoin: AsyncParsableCommand {
       throw ValidationError("--workers must be in 1...\(HostWorkers.limit)")
     }
     if workers > 1 {
-      if resources.pin {
-        throw ValidationError("--pin is for one worker a host: those of --workers would share processors")
-      }
       if let dataListen, !dataListen.hasSuffix(":*") {
         throw ValidationError(
           "--data-listen is one address, but there are \(workers) workers: end it in :* for free ports")
@@ -72,6 +69,7 @@ struct WorkerJoin: AsyncParsableCommand {
     guard address.contains("://") else {
       throw ValidationError("'\(address)' is no address; expected for example tcp://127.0.0.1:7070")
     }
+    _ = try resources.shares(of: workers)
     guard joinTimeout > 0 else { throw ValidationError("--join-timeout must be positive") }
     guard coordinatorTimeout > 0 else { throw ValidationError("--coordinator-timeout must be positive") }
   }
@@ -83,9 +81,10 @@ struct WorkerJoin: AsyncParsableCommand {
     let announcement =
       "Leaving after this step, once others hold what this worker holds. Signal again to leave at once."
     let stop = StopRequest(announcement: relay == nil ? announcement : nil, isForwarded: relay != nil)
+    let share = try resources.shares(of: 1)[0]
     var options = WorkerOptions(
-      address: address, threads: resources.effectiveThreads, memoryLimitBytes: resources.effectiveMemoryLimit,
-      pin: resources.pin, dataListen: dataListen, keys: try keys.choose(address: address, log: log),
+      address: address, threads: share.threads, memoryLimitBytes: share.memoryLimit, processors: share.processors,
+      dataListen: dataListen, keys: try keys.choose(address: address, log: log),
       allowPlaintext: keys.insecurePlaintext)
     options.relay = relay
     options.joinTimeoutSeconds = joinTimeout
@@ -102,10 +101,10 @@ struct WorkerJoin: AsyncParsableCommand {
     let stop = StopRequest(
       announcement:
         "These workers leave after this step, once others hold what they hold. Signal again to leave at once.")
-    let share = resources.share(of: workers)
+    let shares = try resources.shares(of: workers)
     var arguments = [
-      "worker", "join", address, "--threads", "\(share.threads)", "--memory-limit", "\(share.memoryLimit)",
-      "--join-timeout", "\(joinTimeout)", "--coordinator-timeout", "\(coordinatorTimeout)", "--log-level",
+      "worker", "join", address, "--join-timeout", "\(joinTimeout)", "--coordinator-timeout", "\(coordinatorTimeout)",
+      "--log-level",
       logging.logLevel.rawValue, "--exit-with-parent",
     ]
     if let dataListen { arguments += ["--data-listen", dataListen] }
@@ -120,43 +119,9 @@ struct WorkerJoin: AsyncParsableCommand {
         let relay = try ControlRelay(
           address: address, listen: folder.address, keys: chosen, allowPlaintext: keys.insecurePlaintext)
         let host = try HostWorkers(
-          count: workers, arguments: arguments, joinTimeout: joinTimeout, relay: relay, log: log)
+          arguments: shares.map { arguments + $0.arguments }, joinTimeout: joinTimeout, relay: relay, log: log)
         try host.run { stop.count }
       }
     }
-  }
-}
-
-struct WorkerResourceOptions: ParsableArguments {
-  @Option(
-    name: .long,
-    help: ArgumentHelp(
-      "Compute threads of each worker; by default all processors, shared by local workers.", valueName: "n"))
-  var threads: Int?
-
-  @Option(
-    name: .long,
-    help: ArgumentHelp(
-      "Memory that each worker's tensors may take; by default 80 % of the host's, shared by local workers.",
-      valueName: "bytes"))
-  var memoryLimit: Int?
-
-  @Flag(name: .long, help: "Keep each compute thread on one processor.")
-  var pin = false
-
-  func validate() throws {
-    if let threads, !(1...4096).contains(threads) { throw ValidationError("--threads must be in 1...4096") }
-    if let memoryLimit, memoryLimit < 1 << 20 { throw ValidationError("--memory-limit must be at least 1048576 bytes") }
-  }
-
-  var effectiveThreads: Int { threads ?? ProcessInfo.processInfo.activeProcessorCount }
-  var effectiveMemoryLimit: Int { memoryLimit ?? Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.8) }
-
-  /// The same for one of `count` workers on this host.
-  func share(of count: Int) -> (threads: Int, memoryLimit: Int) {
-    (
-      threads ?? max(1, ProcessInfo.processInfo.activeProcessorCount / count),
-      memoryLimit ?? effectiveMemoryLimit / count
-    )
   }
 }

@@ -13,5 +13,12 @@ bool processor_has_amx_bf16(void);
 // The pause instruction: `_mm_pause` is an intrinsic, which Swift does not import.
 void processor_pause(void);
 
-// sched_setaffinity takes a macro-built set (CPU_SET), which Swift does not import. Returns 0 or an errno value.
-int processor_pin_this_thread(int processor);
+// sched_setaffinity and sched_getaffinity take macro-built sets (CPU_SET), which Swift does not import.
+// The processors that the process's main thread may use, ascending; at most `capacity` are written. Returns how many were
+// written, or -1.
+int processor_allowed(int *processors, int capacity);
+// Returns 0 or an errno value.
+int processor_tie_this_thread(const int *processors, int count);
+
+// pthread_setname_np is hidden behind _GNU_SOURCE. At most 15 characters.
+void processor_name_this_thread(const char *name);
