@@ -30,8 +30,15 @@ public struct SwarmWorkers {
     var order: UInt64 = 0
     var step: Step = 0
     var rank: Int?
-    /// The report of the step that comes next, made while nothing is to be done: a barrier measures the coordinator.
-    var prepared: (generation: Generation, order: UInt64, step: Step, bytes: [UInt8])?
+  }
+  /// The reports of those of a host on the step that comes next, made while nothing is to be done: a barrier measures the
+  /// coordinator.
+  private struct Prepared {
+    var generation: Generation
+    var order: UInt64
+    var step: Step
+    var numbers: [UInt32]
+    var bytes: [UInt8]
   }
 
   public init(address: String, first: Int, count: Int, total: Int, pauseSeconds: Double, workersPerHost: Int) {
@@ -55,6 +62,7 @@ public struct SwarmWorkers {
   public func run(report: (_ welcomed: Int, _ beats: Int) -> Void) throws {
     let swarm = try ControlSwarm(address: address, workersPerHost: workersPerHost)
     var members = [Member](repeating: Member(), count: count)
+    var prepared = [Prepared?](repeating: nil, count: (count + workersPerHost - 1) / workersPerHost)
     var run = RunID("")
     /// Ranks in the newest plan, made once for all members.
     var ranks: (generation: Generation, rank: [WorkerID: Int]) = (Generation(0), [:])
@@ -65,6 +73,7 @@ public struct SwarmWorkers {
     /// Answers that wait for the pause to end.
     var late: [(at: Date, index: Int, message: ControlMessage)] = []
     var nextReport = Date()
+    var isOver = false
     var last = Date()
 
     func say(_ message: ControlMessage, _ index: Int, order: UInt64 = 0) throws {
@@ -75,72 +84,89 @@ public struct SwarmWorkers {
           order: order, message: message), from: UInt32(index))
     }
 
-    while true {
+    func answer(_ envelope: Envelope, _ index: Int) throws {
+      if envelope.order > 0 {
+        guard envelope.generation > members[index].generation || envelope.order > members[index].order else {
+          return
+        }
+        members[index].order = envelope.order
+      }
+      switch envelope.message {
+      case .welcome(let welcome):
+        if members[index].worker == nil { welcomed += 1 }
+        members[index].worker = welcome.worker
+        run = envelope.run
+        members[index].generation = max(members[index].generation, envelope.generation)
+        try say(.heartbeat(heartbeat(members[index], beats)), index)
+      case .introduce:
+        var hello = hello(index)
+        hello.worker = members[index].worker
+        try say(.hello(hello), index)
+      case .regroup:
+        members[index].generation = envelope.generation
+        try say(.standing(Standing()), index, order: envelope.order)
+      case .prepare(let prepare):
+        if ranks.generation != envelope.generation {
+          let ranked = prepare.plan.places.joined().enumerated().map { ($1, $0) }
+          ranks = (envelope.generation, Dictionary(ranked) { first, _ in first })
+        }
+        members[index].rank = members[index].worker.flatMap { ranks.rank[$0] }
+        try say(
+          .ready(Ready(step: prepare.fromStep, dataFingerprint: Self.dataFingerprint, memoryBytes: 1 << 20)), index,
+          order: envelope.order)
+      case .runStep(let step):
+        members[index].step = step
+        guard let rank = members[index].rank else { return }
+        try say(.reduced(reduced(step, rank)), index, order: envelope.order)
+      case .update(let update):
+        let answer = ControlMessage.updated(
+          Updated(step: update.step, phases: PhaseSeconds(), memoryBytes: 1 << 20))
+        if members[index].rank == 0, pauseSeconds > 0 {
+          late.append((Date().addingTimeInterval(pauseSeconds), index, answer))
+        } else {
+          try say(answer, index, order: envelope.order)
+        }
+      case .stop, .refused: isOver = true
+      default: break
+      }
+    }
+
+    while !isOver {
       while connected < count, connected - welcomed < Self.mostWaiting {
         try swarm.connect(UInt32(connected))
         try say(.hello(hello(connected)), connected)
         connected += 1
       }
-      for (number, envelope) in try swarm.poll(timeoutMilliseconds: 5) {
-        let index = Int(number)
-        if envelope.order > 0 {
-          guard envelope.generation > members[index].generation || envelope.order > members[index].order else {
-            continue
-          }
-          members[index].order = envelope.order
+      var reports: [(number: UInt32, bytes: [UInt8])] = []
+      for (numbers, envelope) in try swarm.poll(timeoutMilliseconds: 5) {
+        let host = Int(numbers[0]) / workersPerHost
+        if case .runStep(let step) = envelope.message, let prepared = prepared[host], prepared.numbers == numbers,
+          prepared.generation == envelope.generation, prepared.order == envelope.order, prepared.step == step
+        {
+          reports.append((numbers[0], prepared.bytes))
+          for number in numbers { (members[Int(number)].order, members[Int(number)].step) = (envelope.order, step) }
+          continue
         }
-        switch envelope.message {
-        case .welcome(let welcome):
-          if members[index].worker == nil { welcomed += 1 }
-          members[index].worker = welcome.worker
-          run = envelope.run
-          members[index].generation = max(members[index].generation, envelope.generation)
-          try say(.heartbeat(heartbeat(members[index], beats)), index)
-        case .introduce:
-          var hello = hello(index)
-          hello.worker = members[index].worker
-          try say(.hello(hello), index)
-        case .regroup:
-          members[index].generation = envelope.generation
-          try say(.standing(Standing()), index, order: envelope.order)
-        case .prepare(let prepare):
-          if ranks.generation != envelope.generation {
-            let ranked = prepare.plan.places.joined().enumerated().map { ($1, $0) }
-            ranks = (envelope.generation, Dictionary(ranked) { first, _ in first })
+        for number in numbers { try answer(envelope, Int(number)) }
+
+        if case .update(let update) = envelope.message {
+          let next = numbers.compactMap { number in
+            members[Int(number)].rank.map { rank in
+              let report = Envelope(
+                run: run, generation: envelope.generation,
+                sender: members[Int(number)].worker.map { .worker($0) } ?? .candidate, order: envelope.order + 1,
+                message: .reduced(reduced(update.step + 1, rank)))
+              return (number: number, envelope: report)
+            }
           }
-          members[index].rank = members[index].worker.flatMap { ranks.rank[$0] }
-          try say(
-            .ready(Ready(step: prepare.fromStep, dataFingerprint: Self.dataFingerprint, memoryBytes: 1 << 20)), index,
-            order: envelope.order)
-        case .runStep(let step):
-          members[index].step = step
-          if let prepared = members[index].prepared, prepared.generation == envelope.generation,
-            prepared.order == envelope.order, prepared.step == step
-          {
-            try swarm.send(prepared.bytes, from: number)
-            continue
-          }
-          guard let rank = members[index].rank else { continue }
-          try say(.reduced(reduced(step, rank)), index, order: envelope.order)
-        case .update(let update):
-          let answer = ControlMessage.updated(
-            Updated(step: update.step, phases: PhaseSeconds(), memoryBytes: 1 << 20))
-          if members[index].rank == 0, pauseSeconds > 0 {
-            late.append((Date().addingTimeInterval(pauseSeconds), index, answer))
-          } else {
-            try say(answer, index, order: envelope.order)
-          }
-          if let rank = members[index].rank {
-            let next = Envelope(
-              run: run, generation: envelope.generation,
-              sender: members[index].worker.map { .worker($0) } ?? .candidate,
-              order: envelope.order + 1, message: .reduced(reduced(update.step + 1, rank)))
-            members[index].prepared = (next.generation, next.order, update.step + 1, next.encoded())
-          }
-        case .stop, .refused: return
-        default: break
+          guard !next.isEmpty else { continue }
+          prepared[host] = Prepared(
+            generation: envelope.generation, order: envelope.order + 1, step: update.step + 1,
+            numbers: next.map(\.number), bytes: swarm.together(next))
         }
       }
+      // After all orders that were there: a message each time would wake the library for each.
+      for (number, bytes) in reports { try swarm.send(together: bytes, of: number) }
       let now = Date()
       while let answer = late.first, answer.at <= now {
         late.removeFirst()

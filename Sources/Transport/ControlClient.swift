@@ -18,12 +18,17 @@ public final class ControlClient {
   /// key than ours says, or something else answers there.
   public var failedHandshakes: Int { connection.failedHandshakes }
   private let connection: CoordinatorConnection
+  private let isBehindRelay: Bool
 
   /// - Parameters:
   ///   - address: the coordinator's or a relay's, `tcp://HOST:PORT` or `ipc:///path`.
   ///   - keys: our key pair and the coordinator's key; without them traffic is plain.
   ///   - allowPlaintext: accept that messages outside loopback and ipc are neither secret nor authentic.
-  public init(address: String, keys: ClientKeys? = nil, allowPlaintext: Bool = false) throws(TransportError) {
+  ///   - isRelay: the address is a relay's, which is told what can wait.
+  public init(
+    address: String, keys: ClientKeys? = nil, allowPlaintext: Bool = false, isRelay: Bool = false
+  ) throws(TransportError) {
+    isBehindRelay = isRelay
     waker = try Waker()
     connection = try CoordinatorConnection(
       address: address, keys: keys, allowPlaintext: allowPlaintext, in: ZeroMQContext())
@@ -46,5 +51,7 @@ public final class ControlClient {
 
   /// Queues a message; never blocks. What waits for a connection leaves in ``poll(timeoutMilliseconds:)``.
   /// - Throws: ``TransportError``: `congested` when too much waits already.
-  public func send(_ envelope: Envelope) throws(TransportError) { try connection.send(Message(envelope)) }
+  public func send(_ envelope: Envelope) throws(TransportError) {
+    try connection.send(isBehindRelay ? Message(copying: Bundle.toRelay(envelope)) : Message(envelope))
+  }
 }

@@ -9,7 +9,7 @@ import Wire
 /// Passes the control messages of the workers of one host on over one connection (docs/decisions/0020): what the
 /// coordinator says to several of them comes once, what they say at one time goes together.
 ///
-/// It reads nothing but who a message is for. To the coordinator those behind it have the relay's key; each has a seat
+/// Signs of life wait for company (``HeldBundle``). It reads nothing but who a message is for, and whether it can wait. To the coordinator those behind it have the relay's key; each has a seat
 /// that nobody else is given, and speaks from there. Confined to the thread that made it, which is checked; other
 /// threads use ``waker``.
 public final class ControlRelay {
@@ -29,6 +29,8 @@ public final class ControlRelay {
   public var failedHandshakes: Int { coordinator.failedHandshakes }
   /// Messages of the coordinator's so far, each for one worker or several.
   public private(set) var orderCount = 0
+  /// Messages to the coordinator so far, each of one worker or several.
+  public private(set) var bundleCount = 0
   /// Messages so far that nobody could be found for, or that were none of ours.
   public private(set) var droppedCount: UInt64 = 0
   private let clock = ContinuousClock()
@@ -37,6 +39,7 @@ public final class ControlRelay {
   private var seats: [[UInt8]: UInt32] = [:]
   private var identities: [UInt32: [UInt8]] = [:]
   private var newestSeat: UInt32 = 0
+  private var held = HeldBundle()
 
   /// - Parameters:
   ///   - address: the coordinator's.
@@ -62,21 +65,23 @@ public final class ControlRelay {
 
   /// Waits for messages at most so long, and passes on what there is; returns early when woken.
   public func poll(timeoutMilliseconds: Int) throws(TransportError) {
-    try coordinator.wait(for: [workers], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
-    var bundle = Bundle.Builder()
+    // What is held is sent when it is due, whoever else is silent.
+    let patience = held.deadline.map { max(clock.now.duration(to: $0) / .milliseconds(1), 0) } ?? .infinity
+    try coordinator.wait(
+      for: [workers], waker: waker, timeoutMilliseconds: Int(min(Double(timeoutMilliseconds), patience.rounded(.up))))
     // Last words before it is found that somebody has gone.
-    try takeReports(into: &bundle)
-    try takeOrders(into: &bundle)
+    try takeReports()
+    try takeOrders()
     let deadline = clock.now + Self.gathering
-    while bundle.count > 0, bundle.count < seats.count, clock.now < deadline {
+    while held.urgentCount > 0, held.urgentCount < seats.count, clock.now < deadline {
       try coordinator.wait(for: [workers], waker: waker, timeoutMilliseconds: 1)
-      try takeReports(into: &bundle)
-      try takeOrders(into: &bundle)
+      try takeReports()
+      try takeOrders()
     }
-    try send(&bundle)
+    if held.isDue(at: clock.now) { try send() }
   }
 
-  private func takeOrders(into bundle: inout Bundle.Builder) throws(TransportError) {
+  private func takeOrders() throws(TransportError) {
     var taken = 0
     while taken < Self.messagesPerPoll,
       let (parts, excess) = try coordinator.receiveParts(atMost: 1 + Message.mostParts)
@@ -90,8 +95,8 @@ public final class ControlRelay {
       for seat in list.seats where !(try deliver(parts.dropFirst(), to: seat)) {
         if let identity = identities.removeValue(forKey: seat) { seats[identity] = nil }
         droppedCount += 1
-        if bundle.isFull(forBytes: 0) { try send(&bundle) }
-        bundle.appendGone(seat)
+        if held.builder.isFull(forBytes: 0) { try send() }
+        held.appendGone(seat)
       }
     }
   }
@@ -114,7 +119,7 @@ public final class ControlRelay {
     }
   }
 
-  private func takeReports(into bundle: inout Bundle.Builder) throws(TransportError) {
+  private func takeReports() throws(TransportError) {
     var taken = 0
     while taken < Self.messagesPerPoll, let (parts, excess) = try workers.receiveParts(atMost: 2) {
       taken += 1
@@ -124,8 +129,13 @@ public final class ControlRelay {
         droppedCount += 1
         continue
       }
-      if bundle.isFull(forBytes: parts[1].count) { try send(&bundle) }
-      bundle.append(parts[1].bytes, from: seat)
+      let (envelope, canWait) = Bundle.fromWorker(parts[1].bytes)
+      guard !envelope.isEmpty else {
+        droppedCount += 1
+        continue
+      }
+      if held.builder.isFull(forBytes: envelope.count) { try send() }
+      held.append(envelope, from: seat, canWait: canWait, at: clock.now)
     }
   }
 
@@ -139,13 +149,14 @@ public final class ControlRelay {
     return newestSeat
   }
 
-  private func send(_ bundle: inout Bundle.Builder) throws(TransportError) {
-    guard bundle.count > 0 else { return }
-    defer { bundle = Bundle.Builder() }
-    do throws(TransportError) { try coordinator.send(Message(copying: bundle.bytes)) } catch {
+  private func send() throws(TransportError) {
+    guard held.builder.count > 0 else { return }
+    defer { held = HeldBundle() }
+    bundleCount += 1
+    do throws(TransportError) { try coordinator.send(Message(copying: held.builder.bytes)) } catch {
       // Nothing but this: a worker's own queue ends there, too.
       guard case .congested = error else { throw error }
-      droppedCount += UInt64(bundle.count)
+      droppedCount += UInt64(held.builder.count)
     }
   }
 }

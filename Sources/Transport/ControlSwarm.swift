@@ -18,8 +18,13 @@ package final class ControlSwarm {
   private let socket: Socket
   private let waker: Waker
   private let workersPerHost: UInt32
-  /// What the workers of a host have said since ``flush()``, by the host's number.
-  private var bundles: [UInt32: Bundle.Builder] = [:]
+  /// What the workers of a host have said and is not sent yet, by the host's number.
+  private var bundles: [UInt32: HeldBundle] = [:]
+  /// Hosts to look at in ``flush()``: those of the first list may have to be sent at once, those of the second later, in
+  /// order.
+  private var urgent: [UInt32] = []
+  private var patient: [(due: ContinuousClock.Instant, host: UInt32)] = []
+  private let clock = ContinuousClock()
   /// Orders are the same bytes for all: decoded once.
   private var decoded: [(bytes: [UInt8], envelope: Envelope)] = []
 
@@ -40,43 +45,66 @@ package final class ControlSwarm {
     try socket.connect(address, as: name, .plaintext(allowedOutsideHost: false))
   }
 
-  /// Queues a message of worker `number`, at the latest until ``flush()``; never blocks.
+  /// Queues a message of worker `number` until ``flush()``, or longer when it can wait, as a relay does; never blocks.
   package func send(_ envelope: Envelope, from number: UInt32) throws(TransportError) {
-    try send(envelope.encoded(), from: number)
-  }
-  /// The same with an envelope that is encoded already.
-  package func send(_ bytes: [UInt8], from number: UInt32) throws(TransportError) {
+    let bytes = envelope.encoded()
+    let canWait = envelope.message.canWait
     let host = number / workersPerHost
     guard workersPerHost > 1 else { return try send(bytes, over: host) }
-    if bundles[host]?.isFull(forBytes: bytes.count) == true { try flush(host) }
-    bundles[host, default: Bundle.Builder()].append(bytes, from: number % workersPerHost)
+    if bundles[host]?.builder.isFull(forBytes: bytes.count) == true { try flush(host) }
+    let before = bundles[host]?.deadline
+    bundles[host, default: HeldBundle()].append(bytes, from: number % workersPerHost, canWait: canWait, at: clock.now)
+    if !canWait {
+      urgent.append(host)
+    } else if let due = bundles[host]?.deadline, before == nil {
+      patient.append((due, host))
+    }
   }
 
-  /// Sends what was said since the last time.
-  package func flush() throws(TransportError) { for host in Array(bundles.keys) { try flush(host) } }
+  /// Sends what does not wait, and what has waited.
+  package func flush() throws(TransportError) {
+    for host in urgent { try flush(host) }
+    urgent.removeAll(keepingCapacity: true)
+    let now = clock.now
+    let due = patient.prefix { $0.due <= now }
+    patient.removeFirst(due.count)
+    for (_, host) in due where bundles[host]?.isDue(at: now) == true { try flush(host) }
+  }
 
   private func flush(_ host: UInt32) throws(TransportError) {
-    if let bundle = bundles.removeValue(forKey: host) { try send(bundle.bytes, over: host) }
+    if let bundle = bundles.removeValue(forKey: host) { try send(bundle.builder.bytes, over: host) }
   }
   private func send(_ bytes: [UInt8], over host: UInt32) throws(TransportError) {
     try socket.queue(Message(copying: Self.name(host)), more: true)
     try socket.queue(Message(copying: bytes), more: false)
   }
 
-  /// Waits for messages at most so long; each with the number of the worker that it is for.
-  package func poll(timeoutMilliseconds: Int) throws(TransportError) -> [(number: UInt32, envelope: Envelope)] {
+  /// What the workers of a host say at one time, as its connection carries it.
+  package func together(_ envelopes: [(number: UInt32, envelope: Envelope)]) -> [UInt8] {
+    if workersPerHost == 1, envelopes.count == 1 { return envelopes[0].envelope.encoded() }
+    var bundle = Bundle.Builder()
+    for (number, envelope) in envelopes { bundle.append(envelope.encoded(), from: number % workersPerHost) }
+    return bundle.bytes
+  }
+  /// Sends that at once, over the connection of worker `number`.
+  package func send(together bytes: [UInt8], of number: UInt32) throws(TransportError) {
+    try send(bytes, over: number / workersPerHost)
+  }
+
+  /// Waits for messages at most so long; each with the numbers of the workers that it is for, all of one host.
+  package func poll(timeoutMilliseconds: Int) throws(TransportError) -> [(numbers: [UInt32], envelope: Envelope)] {
     try Socket.wait(for: [(socket, false)], waker: waker, timeoutMilliseconds: timeoutMilliseconds)
-    var found: [(number: UInt32, envelope: Envelope)] = []
+    var found: [(numbers: [UInt32], envelope: Envelope)] = []
     var taken = 0
     while taken < Self.messagesPerPoll, let (parts, _) = try socket.receiveParts(atMost: 2 + Message.mostParts) {
       taken += 1
       guard let host = Self.number(parts[0].bytes) else { continue }
       if workersPerHost == 1 {
-        if let envelope = decode(parts.dropFirst()) { found.append((host, envelope)) }
+        if let envelope = decode(parts.dropFirst()) { found.append(([host], envelope)) }
       } else if parts.count > 1, let list = try? SeatList(reading: parts[1].bytes),
         let envelope = decode(parts.dropFirst(2))
       {
-        found += list.seats.map { (host * workersPerHost + $0, envelope) }
+        found.append((list.seats.map { host * workersPerHost + $0 }, envelope))
       }
     }
     return found

@@ -9,6 +9,8 @@
 /// ```
 /// A seat is a worker's connection to the relay, and never given again while the relay lives. A message without bytes
 /// says that whoever had the seat has gone.
+///
+/// To its relay a worker sends envelopes, those that can wait for company behind a zero byte, too.
 public struct Bundle: Hashable, Sendable {
   public struct Entry: Hashable, Sendable {
     public var seat: UInt32
@@ -25,6 +27,15 @@ public struct Bundle: Hashable, Sendable {
   public static let entriesLimit = 4_096
   /// A bundle that is as large is sent; a larger one holds one message.
   public static let comfortableBytes = 64 << 10
+
+  /// What a worker sends to its relay.
+  public static func toRelay(_ envelope: Envelope) -> [UInt8] {
+    envelope.message.canWait ? [mark] + envelope.encoded() : envelope.encoded()
+  }
+  /// What a relay hears from a worker: the envelope's bytes, and whether they can wait.
+  public static func fromWorker(_ bytes: [UInt8]) -> (envelope: ArraySlice<UInt8>, canWait: Bool) {
+    bytes.first == mark ? (bytes.dropFirst(), true) : (bytes[...], false)
+  }
 
   /// Whether a message is a bundle.
   public static func isBundle(firstByte: UInt8?) -> Bool { firstByte == mark }

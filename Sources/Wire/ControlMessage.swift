@@ -76,6 +76,11 @@ public enum ControlMessage: Hashable, Sendable {
   case status(json: String)
 }
 
+extension ControlMessage {
+  /// Whether nobody waits for it: a sign of life, which may come a fraction of a second later.
+  public var canWait: Bool { if case .heartbeat = self { true } else { false } }
+}
+
 /// What stopped a worker: all but ``peerLost`` would stop it again.
 public enum FailureKind: UInt8, Hashable, Sendable, CaseIterable {
   /// The data are damaged, missing or do not fit the configuration.

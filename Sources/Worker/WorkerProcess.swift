@@ -80,7 +80,7 @@ public final class WorkerProcess {
     self.stopCount = stopCount
     machine = WorkerMachine(settings: options.machineSettings)
     client =
-      if let relay = options.relay { try ControlClient(address: relay) } else {
+      if let relay = options.relay { try ControlClient(address: relay, isRelay: true) } else {
         try ControlClient(address: options.address, keys: options.keys, allowPlaintext: options.allowPlaintext)
       }
     dataPlane = try DataPlane(

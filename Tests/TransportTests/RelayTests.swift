@@ -23,7 +23,7 @@ private final class Host {
     try self.init(ControlServer(listen: "tcp://127.0.0.1:*"), workers: workers)
   }
   func join() throws {
-    workers.append(try ControlClient(address: relay.endpoint))
+    workers.append(try ControlClient(address: relay.endpoint, isRelay: true))
     told.append([])
   }
 
@@ -121,6 +121,40 @@ extension [Incoming] {
     #expect(try host.run { $0.told[0].count == 4 && $0.told[2].count == 4 })
     #expect(host.told.map(\.count) == [4, 3, 4, 3])
     #expect(try alone.poll(timeoutMilliseconds: 2_000).map(\.message) == [.evaluate(step: 5)])
+  }
+
+  @Test("signs of life go together, at the latest when they have waited, and before what the same worker says next")
+  func signsOfLifeWait() throws {
+    let host = try Host(workers: 4)
+    let peers = try host.introduceAll()
+    func beat(_ worker: Int, _ progress: UInt64) throws {
+      try host.say(
+        .heartbeat(
+          Heartbeat(progress: progress, step: 0, phase: "idle", microbatchesPerSecond: 0, memoryBytes: 0, order: 0)),
+        worker: worker)
+    }
+    func progress(_ incoming: Incoming) -> UInt64? {
+      guard case .envelope(let envelope) = incoming.content, case .heartbeat(let beat) = envelope.message else {
+        return nil
+      }
+      return beat.progress
+    }
+    // Nothing comes for half of the time that they wait.
+    let before = host.relay.bundleCount
+    for worker in 0..<4 { try beat(worker, UInt64(worker)) }
+    let began = Date()
+    #expect(try host.run { !$0.heard.isEmpty })
+    #expect(Date().timeIntervalSince(began) > 0.1)
+    #expect(host.relay.bundleCount == before + 1)
+    #expect(Set(host.heard.map(\.peer)) == Set(peers) && host.heard.allSatisfy { progress($0) != nil })
+    // What somebody waits for takes them along, behind what was said before.
+    host.heard = []
+    try beat(2, 7)
+    try host.run(seconds: 0.02) { _ in false }
+    try host.say(.copied(step: 5), worker: 2)
+    #expect(try host.run { $0.heard.count == 2 })
+    #expect(progress(host.heard[0]) == 7 && host.heard.steps == [peers[2]: [5]])
+    #expect(host.relay.bundleCount == before + 2)
   }
 
   @Test("who has gone is reported when something is for it; the others stay")
