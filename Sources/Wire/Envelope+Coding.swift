@@ -28,7 +28,24 @@ extension Envelope {
 
   /// Reads and checks one message from a peer that is not trusted.
   /// - Throws: ``WireError`` naming the field; never traps, whatever the bytes are.
-  public init(decoding bytes: [UInt8]) throws(WireError) {
+  public init(decoding bytes: [UInt8]) throws(WireError) { try self.init(decoding: bytes[...]) }
+
+  /// The same from a part of a bundle.
+  public init(decoding bytes: ArraySlice<UInt8>) throws(WireError) {
+    if bytes.count <= WireLimits.messageBytes, let usual = Self.quickly(bytes) {
+      self = usual
+    } else {
+      try self.init(thoroughly: Array(bytes))
+    }
+  }
+
+  /// What is said at every step as it is usually written; nil for everything else.
+  package static func quickly(_ bytes: ArraySlice<UInt8>) -> Envelope? {
+    bytes.withUnsafeBytes(QuickReader.envelope)
+  }
+
+  /// Reads any message with the library.
+  package init(thoroughly bytes: [UInt8]) throws(WireError) {
     guard bytes.count <= WireLimits.messageBytes else {
       throw .tooLarge(what: "the message", sizeBytes: bytes.count, limitBytes: WireLimits.messageBytes)
     }
@@ -55,13 +72,14 @@ extension Envelope {
       message: try ControlMessage(message))
   }
 
+  static func isAllowedInRun(_ byte: UInt8) -> Bool {
+    (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) || byte == 45 || byte == 95
+  }
+
   private static func checkedRun(_ text: String, sender: Sender) throws(WireError) -> RunID {
     let text = try WireLimits.text(text, "run", atMost: WireLimits.runBytes)
     if text.isEmpty && sender != .candidate && sender != .observer { throw .missing(field: "run") }
-    let plain = text.utf8.allSatisfy {
-      (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 45 || $0 == 95
-    }
-    guard plain else {
+    guard text.utf8.allSatisfy(isAllowedInRun) else {
       throw .outOfRange(field: "run", value: "another text", allowed: "letters, digits, - and _")
     }
     return RunID(text)

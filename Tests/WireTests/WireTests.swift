@@ -113,6 +113,48 @@ struct Mixer {
     }
   }
 
+  /// What is said at every step is read by hand, and as the library reads it; everything else is left to the library.
+  @Test(arguments: Samples.messages) func whatIsUsualIsReadQuickly(message: ControlMessage) throws {
+    for sender in Samples.senders {
+      let envelope = Samples.envelope(message, sender)
+      let bytes = envelope.encoded()
+      let isUsual =
+        switch (message, sender) {
+        case (.reduced, .worker), (.updated, .worker), (.heartbeat, .worker): true
+        default: false
+        }
+      #expect(Envelope.quickly(bytes[...]) == (isUsual ? envelope : nil))
+      #expect(try Envelope(thoroughly: bytes) == envelope)
+      // Wherever it lies.
+      #expect(try Envelope(decoding: ([7, 7] + bytes + [7])[2..<2 + bytes.count]) == envelope)
+    }
+  }
+
+  @Test func whatIsUnusualIsLeftToTheLibrary() throws {
+    let beat = Heartbeat(
+      progress: 300, step: 2, phase: "forward", microbatchesPerSecond: 1.5, memoryBytes: 1 << 40, order: 7)
+    let usual = Samples.envelope(.heartbeat(beat), .worker(WorkerID(3))).encoded()
+    #expect(Envelope.quickly(usual[...]) != nil)
+    func left(_ bytes: [UInt8], _ what: String) { #expect(Envelope.quickly(bytes[...]) == nil, "\(what)") }
+    for count in 0..<usual.count where count != usual.count { left(Array(usual.prefix(count)), "cut to \(count)") }
+    left(usual + [0x78, 1], "an unknown field")
+    left(usual + usual, "twice")
+    left(usual + [0x20] + [UInt8](repeating: 0xFF, count: 9) + [0x02], "a number of more than 64 bits")
+    left(usual + [0x20] + [0xFF, 0xFF, 0xFF, 0xFF, 0x1F], "a worker of more than 32 bits")
+    left(usual + [0x18, 1], "the coordinator's")
+    left(usual + [0x21, 0, 0, 0, 0, 0, 0, 0, 0], "a number of another type")
+    var foreign = beat
+    foreign.phase = "vorwärts"
+    let other = Samples.envelope(.heartbeat(foreign), .worker(WorkerID(3)))
+    left(other.encoded(), "a text that is not ASCII")
+    #expect(try Envelope(decoding: other.encoded()) == other)
+    foreign.phase = "forward"
+    foreign.microbatchesPerSecond = -1
+    let wrong = Samples.envelope(.heartbeat(foreign), .worker(WorkerID(3))).encoded()
+    left(wrong, "a value that is not allowed")
+    #expect(throws: WireError.self) { try Envelope(decoding: wrong) }
+  }
+
   @Test func samplesCoverEveryCase() {
     // As many as the envelope's `oneof` has fields.
     #expect(Set(Samples.messages.map { "\($0)".prefix { $0 != "(" } }).count == 28)

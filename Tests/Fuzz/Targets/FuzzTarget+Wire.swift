@@ -147,6 +147,11 @@ extension FuzzTarget {
   ) { _ in
     return { input in
       try outcome {
+        if let quick = Envelope.quickly(input[...]) {
+          // Read thoroughly it is the same, bit for bit: what is not a number is equal to nothing.
+          let same = (try? Envelope(thoroughly: input))?.encoded() == quick.encoded()
+          try promise(same, "what is read quickly is read otherwise by the library")
+        }
         let envelope = try Envelope(decoding: input)
         let written = envelope.encoded()
         do {
