@@ -27,7 +27,7 @@ extension CoordinatorMachine {
     case (.observer, _), (.candidate, _): return .failure(.notAllowed)
     case (.worker(let worker), _):
       guard !namesNoRun else { return .failure(.foreignRun) }
-      guard state.membership.worker(at: connection) == worker else { return .failure(.wrongSender) }
+      guard state.membership.isMember(envelope.sender, at: connection) else { return .failure(.wrongSender) }
       guard envelope.generation == state.generation else {
         // Whoever has missed that a generation began lives all the same, and is told again.
         if case .heartbeat = envelope.message, envelope.generation < state.generation { return .success(.late(worker)) }

@@ -23,14 +23,14 @@ extension CoordinatorMachine {
   private mutating func goOn() -> [CoordinatorDirective] {
     let isDraining = state.drainReason != nil
     if !isDraining, isEvaluationDue {
-      state.phase = .evaluating(EvaluationBarrier(step: state.step, workers: placed))
+      state.phase = .evaluating(EvaluationBarrier(step: state.step, ranks: ranks()))
       return order(.evaluate(step: state.step), of: placed)
     }
     if state.step >= settings.totalSteps || isDraining {
       state.phase = .settling
       return settle()
     }
-    state.phase = .stepping(StepBarrier(step: state.step, workers: placed))
+    state.phase = .stepping(StepBarrier(step: state.step, ranks: ranks()))
     return order(.runStep(step: state.step), of: placed)
   }
 

@@ -60,6 +60,7 @@ public struct CoordinatorMachine: Sendable {
     var isStopRequested = false
     /// The plan, by worker.
     var places: [WorkerID: Place] = [:]
+    var ranks = Ranks()
     /// Who takes part in the generation: was asked what it holds, and is told the plan.
     var participants: Set<WorkerID> = []
     /// Members that asked to go, and wait until others hold what they hold.
@@ -163,6 +164,12 @@ public struct CoordinatorMachine: Sendable {
 
   /// The workers with a place, in rank order.
   var placed: [WorkerID] { state.plan?.places.flatMap { $0 } ?? [] }
+
+  mutating func ranks() -> Ranks {
+    let workers = placed
+    if state.ranks.workers != workers { state.ranks = Ranks(workers) }
+    return state.ranks
+  }
 
   func envelope(_ message: ControlMessage, order: UInt64 = 0) -> Envelope {
     Envelope(run: settings.run, generation: state.generation, sender: .coordinator, order: order, message: message)

@@ -67,6 +67,11 @@ public struct Membership: Hashable, Sendable {
   public var count: Int { sorted.count }
   public var workers: Set<WorkerID> { Set(sorted.map(\.worker)) }
   public func worker(at connection: Connection) -> WorkerID? { workerOf[connection] }
+  /// Whether a member speaks over its own connection. Asked for every message, so nothing is hashed.
+  public func isMember(_ sender: Envelope.Sender, at connection: Connection) -> Bool {
+    guard case .worker(let worker) = sender, let index = index(of: worker) else { return false }
+    return sorted[index].connection == connection
+  }
   public subscript(worker: WorkerID) -> Member? { index(of: worker).map { sorted[$0] } }
 
   /// Where a member is, or would be.

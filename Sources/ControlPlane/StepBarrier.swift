@@ -11,29 +11,27 @@ public struct StepBarrier: Hashable, Sendable {
     case updating
   }
   public let step: Step
-  /// In rank order.
-  public let workers: [WorkerID]
   public private(set) var phase = Phase.reducing
   public private(set) var record: StepRecord?
-  private let placed: Set<WorkerID>
-  private var reduced: [WorkerID: Reduced] = [:]
-  /// What was reported so far.
-  var reports: [WorkerID: Reduced] { reduced }
-  private var updated: Set<WorkerID> = []
+  private var reduced: Reports<Reduced>
+  private var updated: Reports<Bool>
 
-  init(step: Step, workers: [WorkerID]) {
+  init(step: Step, ranks: Ranks) {
     self.step = step
-    self.workers = workers
-    placed = Set(workers)
-    reduced.reserveCapacity(workers.count)
-    updated.reserveCapacity(workers.count)
+    reduced = Reports(ranks)
+    updated = Reports(ranks)
+  }
+
+  /// What was reported so far.
+  var reports: [WorkerID: Reduced] {
+    Dictionary(reduced.present.map { ($0.worker, $0.report) }) { first, _ in first }
   }
 
   /// Whether the coordinator waits for this worker.
   func owes(_ worker: WorkerID) -> Bool {
     switch phase {
-    case .reducing: reduced[worker] == nil
-    case .updating: !updated.contains(worker)
+    case .reducing: reduced.owes(worker)
+    case .updating: updated.owes(worker)
     case .journaling: false
     }
   }
@@ -47,18 +45,13 @@ public struct StepBarrier: Hashable, Sendable {
   }
 
   mutating func accept(_ report: Reduced, from worker: WorkerID) -> Acceptance {
-    guard phase == .reducing, report.step == step, placed.contains(worker), reduced[worker] == nil else {
-      return .ignored
-    }
-    reduced[worker] = report
-    return reduced.count == workers.count ? .complete : .waiting
+    guard phase == .reducing, report.step == step, reduced.accept(report, from: worker) else { return .ignored }
+    return reduced.isComplete ? .complete : .waiting
   }
 
   mutating func accept(_ report: Updated, from worker: WorkerID) -> Acceptance {
-    guard phase == .updating, report.step == step, placed.contains(worker), updated.insert(worker).inserted else {
-      return .ignored
-    }
-    return updated.count == workers.count ? .complete : .waiting
+    guard phase == .updating, report.step == step, updated.accept(true, from: worker) else { return .ignored }
+    return updated.isComplete ? .complete : .waiting
   }
 
   /// Adds up what was reported; everything not finite stops here, before any parameter changes.
@@ -67,7 +60,7 @@ public struct StepBarrier: Hashable, Sendable {
   func sum(
     _ settings: CoordinatorMachineSettings, samples: Range<UInt64>, generation: Generation
   ) throws(ReportError) -> StepRecord {
-    let reports = workers.compactMap { worker in reduced[worker].map { (worker: worker, report: $0) } }
+    let reports = reduced.present
     let losses = try ReportedLosses(
       reports.map { (worker: $0.worker, losses: $0.report.losses) }, count: settings.shape.microbatches)
     let expected: StepDenominators
@@ -92,27 +85,22 @@ public struct StepBarrier: Hashable, Sendable {
 /// One evaluation: who has reported.
 public struct EvaluationBarrier: Hashable, Sendable {
   public let step: Step
-  public let workers: [WorkerID]
-  private let placed: Set<WorkerID>
-  private var reports: [WorkerID: Evaluated] = [:]
+  private var reports: Reports<Evaluated>
 
-  init(step: Step, workers: [WorkerID]) {
+  init(step: Step, ranks: Ranks) {
     self.step = step
-    self.workers = workers
-    placed = Set(workers)
+    reports = Reports(ranks)
   }
-  func owes(_ worker: WorkerID) -> Bool { reports[worker] == nil }
+  func owes(_ worker: WorkerID) -> Bool { reports.owes(worker) }
 
   mutating func accept(_ report: Evaluated, from worker: WorkerID) -> StepBarrier.Acceptance {
-    guard report.step == step, placed.contains(worker), reports[worker] == nil else { return .ignored }
-    reports[worker] = report
-    return reports.count == workers.count ? .complete : .waiting
+    guard report.step == step, reports.accept(report, from: worker) else { return .ignored }
+    return reports.isComplete ? .complete : .waiting
   }
 
   func sum(microbatches: Int, generation: Generation) throws(ReportError) -> EvaluationRecord {
     let losses = try ReportedLosses(
-      workers.compactMap { worker in reports[worker].map { (worker: worker, losses: $0.losses) } },
-      count: microbatches)
+      reports.present.map { (worker: $0.worker, losses: $0.report.losses) }, count: microbatches)
     return EvaluationRecord(
       step: step, generation: generation, languageModelLoss: losses.languageModelLoss,
       diffusionLoss: losses.diffusionLoss, targetTokens: losses.counts.targetTokens, images: losses.counts.images)

@@ -60,9 +60,9 @@ extension CoordinatorLoop {
 
   private func send(_ envelope: Envelope, to connections: [Connection]) {
     timeStep(envelope.message)
-    let present = connections.compactMap { connection in peers[connection].map { (connection, $0) } }
-    for (index, error) in server.send(envelope, to: present.map(\.1)) {
-      let connection = present[index].0
+    let present = peers.find(connections)
+    for (index, error) in server.send(envelope, to: present.peers) {
+      let connection = present.connections[index]
       if case .peerUnreachable = error {} else { log.warning("could not send to peer \(connection): \(error)") }
       pending.append(.connectionRefused(connection))
     }

@@ -34,7 +34,7 @@ final class CoordinatorLoop {
   /// Told of each step how long it took from its first order to its last report.
   var barrier: (Step, Double) -> Void = { _, _ in }
   /// The socket's names of the members' connections, and of whoever is being answered.
-  var peers: [Connection: PeerIdentity] = [:]
+  var peers = PeerTable()
   /// Nil where traffic is plain.
   var admission: KeyAdmission?
 
@@ -112,7 +112,8 @@ final class CoordinatorLoop {
   }
 
   func feed(_ event: CoordinatorEvent) {
-    pending.append(event)
+    // Nearly always the only one, of thousands.
+    if pending.isEmpty, outcome == nil { obey(machine.handle(event)) } else { pending.append(event) }
     while !pending.isEmpty, outcome == nil { obey(machine.handle(pending.removeFirst())) }
   }
 
@@ -125,7 +126,10 @@ final class CoordinatorLoop {
       peers[connection] = nil
     case .envelope(let envelope):
       let connection = Connection(incoming.peer)
-      if peers[connection] == nil { peers[connection] = incoming.peer }
+      // A member over its connection, as nearly always, is known.
+      if !machine.state.membership.isMember(envelope.sender, at: connection), peers[connection] == nil {
+        peers[connection] = incoming.peer
+      }
       feed(.message(envelope, from: connection))
       // Whoever is not a member is forgotten: connections come and go, the table must not grow with them.
       if peers.count > machine.state.membership.count, machine.state.membership.worker(at: connection) == nil {
@@ -165,7 +169,7 @@ final class CoordinatorLoop {
   /// Repeats the stop until each worker has hung up, so that it is not lost with the sockets.
   private func farewell() {
     guard let stop = machine.farewell else { return }
-    var present = machine.state.membership.sorted.compactMap { peers[$0.connection] }
+    var present = peers.find(machine.state.membership.sorted.map(\.connection)).peers
     let deadline = clock.now + .seconds(2)
     while !present.isEmpty, clock.now < deadline {
       var gone: Set<PeerIdentity> = []

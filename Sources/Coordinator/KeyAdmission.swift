@@ -71,7 +71,7 @@ extension CoordinatorLoop {
       log.error("the list of authorised keys is not used as it is, the one before stays in force: \(error)")
     case .changed(let list):
       log.notice("authorised keys: \(list.entries.count)")
-      let out = peers.filter { !admission.mayWork($0.value.key) }.map(\.key).sorted { $0.name < $1.name }
+      let out = peers.all.filter { !admission.mayWork($0.peer.key) }.map(\.connection).sorted { $0.name < $1.name }
       for connection in out {
         let who = machine.state.membership.worker(at: connection).map { "\($0)" } ?? "\(connection)"
         log.warning("the key of \(who) is revoked")

@@ -81,6 +81,8 @@ public final class ControlServer {
   private let clock = ContinuousClock()
   /// The newest order, encoded: it may have to be sent again to single workers.
   private var newestOrder: (envelope: Envelope, parts: [Message])?
+  /// Whom the newest message to several was for: orders go to the same thousands again and again.
+  private var newestGroups: (peers: [PeerIdentity], groups: [Group])?
 
   /// - Parameters:
   ///   - listen: `tcp://127.0.0.1:7070`, `tcp://127.0.0.1:*` for a free port, or `ipc:///path`.
@@ -129,8 +131,14 @@ public final class ControlServer {
     while taken < Self.messagesPerPoll, let (parts, excess) = try socket.receiveParts(atMost: 2) {
       let identity = parts[0].bytes
       let sizeBytes = parts.dropFirst().reduce(0) { $0 + $1.count }
+      let bundle = parts.count == 2 && excess == 0 ? Self.bundle(parts[1]) : nil
+      var cost = ControlRate.cost(bytes: sizeBytes)
       taken += 1
-      guard rates.take(ControlRate.cost(bytes: sizeBytes), from: identity, now: now) else {
+      if case .success(let bundle) = bundle {
+        taken += bundle.entries.count / Self.bundledPerMessage
+        cost += ControlRate.cost(further: bundle.entries.count - 1)
+      }
+      guard rates.take(cost, from: identity, now: now) else {
         excessCount += 1
         continue
       }
@@ -144,17 +152,9 @@ public final class ControlServer {
         key = sender.key
         role = sender.admission.role
       }
-      let bundle = parts.count == 2 && excess == 0 ? Self.bundle(parts[1]) : nil
       if bundle != nil, role != .worker {
         refusedCount += 1
         continue
-      }
-      if case .success(let bundle) = bundle {
-        taken += bundle.entries.count / Self.bundledPerMessage
-        guard rates.take(ControlRate.cost(further: bundle.entries.count - 1), from: identity, now: now) else {
-          excessCount += 1
-          continue
-        }
       }
       func say(_ content: Incoming.Content, seat: UInt32? = nil) {
         switch content {
@@ -203,28 +203,38 @@ public final class ControlServer {
     let parts: [Message]
     do throws(TransportError) { parts = try encoded(envelope) } catch { return peers.indices.map { ($0, error) } }
     var failures: [(index: Int, error: TransportError)] = []
-    for group in Self.groups(of: peers) {
-      do throws(TransportError) { try send(parts, to: group.map { peers[$0] }) } catch {
-        failures += group.map { ($0, error) }
+    if newestGroups?.peers != peers { newestGroups = (peers, Self.groups(of: peers)) }
+    for group in newestGroups?.groups ?? [] {
+      do throws(TransportError) { try send(parts, to: peers[group.peers[0]], seats: group.seats) } catch {
+        failures += group.peers.map { ($0, error) }
       }
     }
     return failures
   }
 
   /// Those behind a relay, which gets a message once for all of them; each of the others by itself.
-  private static func groups(of peers: [PeerIdentity]) -> [[Int]] {
-    var groups: [[Int]] = []
+  private struct Group {
+    /// By index.
+    var peers: [Int]
+    /// For the relay, encoded; empty where there is none.
+    var seats: [UInt8] = []
+  }
+  private static func groups(of peers: [PeerIdentity]) -> [Group] {
+    var groups: [Group] = []
     /// A relay's newest group.
     var groupOf: [[UInt8]: Int] = [:]
     for (index, peer) in peers.enumerated() {
       if peer.seat != nil {
-        if let group = groupOf[peer.bytes], groups[group].count < Bundle.entriesLimit {
-          groups[group].append(index)
+        if let group = groupOf[peer.bytes], groups[group].peers.count < Bundle.entriesLimit {
+          groups[group].peers.append(index)
           continue
         }
         groupOf[peer.bytes] = groups.count
       }
-      groups.append([index])
+      groups.append(Group(peers: [index]))
+    }
+    for index in groups.indices {
+      groups[index].seats = SeatList(groups[index].peers.compactMap { peers[$0].seat }).bytes
     }
     return groups
   }
@@ -232,7 +242,7 @@ public final class ControlServer {
   /// Queues a message for a peer; never blocks.
   /// - Throws: ``TransportError`` as of several.
   public func send(_ envelope: Envelope, to peer: PeerIdentity) throws(TransportError) {
-    try send(encoded(envelope), to: [peer])
+    try send(encoded(envelope), to: peer, seats: SeatList(peer.seat.map { [$0] } ?? []).bytes)
   }
 
   private func encoded(_ envelope: Envelope) throws(TransportError) -> [Message] {
@@ -242,15 +252,15 @@ public final class ControlServer {
     return parts
   }
 
-  /// - Parameter peers: one that has a connection of its own, or several behind the same relay.
-  private func send(_ parts: [Message], to peers: [PeerIdentity]) throws(TransportError) {
-    guard let peer = peers.first else { return }
+  /// - Parameters:
+  ///   - peer: one that has a connection of its own, or any of those behind a relay.
+  ///   - seats: of those behind the relay, encoded.
+  private func send(_ parts: [Message], to peer: PeerIdentity, seats: [UInt8]) throws(TransportError) {
     // Nothing is told to a key that has been struck off, though its connection may still be there.
     if let admitted { guard let key = peer.key, admitted.admission(of: key) != nil else { throw .peerUnreachable } }
     // Once the identity is accepted there is room for the rest.
     try socket.queue(Message(copying: peer.bytes), more: true)
-    let seats = SeatList(peers.compactMap(\.seat))
-    if !seats.seats.isEmpty { try socket.queue(Message(copying: seats.bytes), more: true) }
+    if !seats.isEmpty { try socket.queue(Message(copying: seats), more: true) }
     for (index, part) in parts.enumerated() { try socket.queue(Message(sharing: part), more: index + 1 < parts.count) }
   }
 }
@@ -286,10 +296,10 @@ extension Incoming.Content {
       self = .malformed(.malformed(what: "the message", reason: "its parts have \(sizeBytes) bytes"))
       return
     }
-    self.init(parts.count == 1 ? parts[0].bytes : parts.flatMap(\.bytes))
+    self.init((parts.count == 1 ? parts[0].bytes : parts.flatMap(\.bytes))[...])
   }
-  init(_ bytes: some Collection<UInt8>) {
-    do throws(WireError) { self = .envelope(try Envelope(decoding: Array(bytes))) } catch { self = .malformed(error) }
+  init(_ bytes: ArraySlice<UInt8>) {
+    do throws(WireError) { self = .envelope(try Envelope(decoding: bytes)) } catch { self = .malformed(error) }
   }
 }
 
