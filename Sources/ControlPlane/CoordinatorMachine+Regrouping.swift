@@ -31,13 +31,18 @@ extension CoordinatorMachine {
     return [.log(.warning, "waiting for workers: \(reason)")]
   }
 
-  /// Nobody can go on: whoever is left keeps what it holds until others have come.
+  /// Nobody can go on: whoever is left keeps what it holds until others have come, but not who wants to go, and not when
+  /// the run is to end.
   mutating func reassemble(_ reason: String) -> [CoordinatorDirective] {
+    if let drain = state.drainReason {
+      return stop(.requeue, "\(drain); the workers that are left cannot save what they held: \(reason)")
+    }
     state.phase = .assembling
     state.waitingReason = nil
+    let leavers = state.leavers.sorted { $0.key < $1.key }.flatMap { release($0.key, $0.value) }
     // Whoever comes back first is to wait a moment for the others.
     if state.membership.count == 0 { state.awaited = Set(placed) }
-    return wait(reason)
+    return leavers + wait(reason)
   }
 
   // MARK: Regrouping
@@ -119,9 +124,10 @@ extension CoordinatorMachine {
   }
 
   /// The plan for all members that stay.
-  func decidePlan() -> Result<PlanDecision, PlanError> {
+  /// - Parameter last: for a last step and checkpoint, with those who want to go.
+  func decidePlan(last: Bool = false) -> Result<PlanDecision, PlanError> {
     let members = state.membership.sorted.filter {
-      state.leavers[$0.worker] == nil && !state.expelled.contains($0.worker)
+      (last || state.leavers[$0.worker] == nil) && !state.expelled.contains($0.worker)
     }
     let capacities = zip(members, Self.speeds(of: members.map(\.hello))).map { member, speed in
       WorkerCapacity(
@@ -150,9 +156,20 @@ extension CoordinatorMachine {
   /// Everybody has answered: plan, record, announce.
   private mutating func form(_ standings: [WorkerID: Standing]) -> [CoordinatorDirective] {
     let decision: PlanDecision
+    var drained: [CoordinatorDirective] = []
     switch decidePlan() {
     case .success(let found): decision = shared(found.rotated(by: state.rotation))
-    case .failure(let error): return reassemble("\(error)")
+    case .failure(let error):
+      // With those who want to go, the others can still save what all of them hold.
+      guard !state.leavers.isEmpty else { return reassemble("\(error)") }
+      let found: PlanDecision
+      switch decidePlan(last: true) {
+      case .success(let last): found = last
+      case .failure(let error): return reassemble("\(error)")
+      }
+      drained = drain("\(state.leavers.keys.sorted().map { text(ofLeaver: $0) }.joined(separator: "; "))")
+      guard case .regrouping = state.phase else { return drained }
+      decision = shared(found.rotated(by: state.rotation))
     }
     let recovery = StateRecovery(
       standings: standings, tensorCount: settings.tensorCount, newest: state.rewindTo ?? state.committed,
@@ -184,7 +201,7 @@ extension CoordinatorMachine {
       }
     let again = state.committed - state.step
     let replay = again == 0 ? "" : "; \(again) committed \(again == 1 ? "step is" : "steps are") computed again"
-    return [.persistPlan(record)]
+    return drained + [.persistPlan(record)]
       + decision.reasons.map { .log(.info, "plan: \($0)") }
       + [.log(.info, "beginning with the state of step \(state.step), \(source)\(replay)")]
       + order(

@@ -234,6 +234,7 @@ extension SimulatedCluster {
   private func feed(_ event: CoordinatorEvent, to coordinator: CoordinatorProcess) {
     coordinator.nextDirective = 0
     coordinator.directives = coordinator.machine?.handle(event) ?? []
+    checkWaiting(coordinator)
     guard trace != nil else { return }
     if case .tick = event { return }
     if case .message(let envelope, _) = event, case .heartbeat = envelope.message { return }

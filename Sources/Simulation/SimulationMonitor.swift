@@ -111,6 +111,15 @@ extension SimulatedCluster {
     monitor.waiting = (record.generation, record.step, leavers)
   }
 
+  /// Nobody waits for others to come who was asked to end, or keeps somebody who wants to go.
+  func checkWaiting(_ coordinator: CoordinatorProcess) {
+    guard let state = coordinator.machine?.state, case .assembling = state.phase else { return }
+    if let kept = state.leavers.keys.min() {
+      fail("\(coordinator.name) waits for workers and keeps \(kept), which wants to go")
+    }
+    if let reason = state.drainReason { fail("\(coordinator.name) waits for workers and is to end: \(reason)") }
+  }
+
   /// Samples are skipped for good: those that are bad, and no others.
   func skipped(_ record: SkipRecord) {
     let step = Step(journal.contents.steps.count)
