@@ -20,10 +20,10 @@ extension CheckpointStore {
     let folder = directory(of: step)
     let bytes = try manifest.encoded()
     let final = path(step, CheckpointNames.manifest)
-    let partial = final + CheckpointNames.partial
+    // Never the file of another coordinator, which may be stopped anywhere in here.
+    let partialName = "\(CheckpointNames.manifest).\(UUID().uuidString)\(CheckpointNames.partial)"
+    let partial = folder + "/" + partialName
     do throws(CheckpointError) {
-      // Never the file that an older coordinator may still have open.
-      try DiskDirectory.removeFile(partial)
       let file = try DiskFile.creating(partial)
       try file.write(bytes)
       try reached(.manifestWritten)
@@ -42,15 +42,24 @@ extension CheckpointStore {
     }
     // The names of the parts are durable before the name of the manifest can be.
     try DiskDirectory.flush(folder)
-    try fence { () throws(CheckpointError) in
-      for name in try DiskDirectory.names(folder) ?? []
-      where manifest.files[name] == nil && name != CheckpointNames.manifest + CheckpointNames.partial {
-        try DiskDirectory.removeFile(folder + "/" + name)
+    do throws(CheckpointError) {
+      try fence { () throws(CheckpointError) in
+        for name in try DiskDirectory.names(folder) ?? []
+        where manifest.files[name] == nil && name != partialName {
+          try DiskDirectory.removeFile(folder + "/" + name)
+        }
+        try reached(.strangersRemoved)
+        try DiskDirectory.rename(partial, to: final)
       }
-      try reached(.strangersRemoved)
-      try DiskDirectory.rename(partial, to: final)
+    } catch {
+      if case .interrupted = error { throw error }
+      try? DiskDirectory.removeFile(partial)
+      throw error
     }
     try reached(.manifestRenamed)
+    guard try Self.contents(of: final, limitBytes: CheckpointManifest.limitBytes) == bytes else {
+      throw .damaged(step: step, file: CheckpointNames.manifest, problem: .unreadable(reason: "it is another one's"))
+    }
     try DiskDirectory.flush(folder)
     try DiskDirectory.flush(directory)
     try reached(.committed)

@@ -53,6 +53,27 @@ import Testing
     _ = try store.verify(step: 20, expecting: Sample.expecting)
   }
 
+  /// One coordinator stops where it is about to write its manifest; its successor's is on disk when it goes on, and is
+  /// refused: the successor commits its own, and finds its own.
+  @Test func manifestsOfTwoCoordinatorsAreTwoFiles() throws {
+    let directory = try TemporaryDirectory()
+    let store = CheckpointStore(directory: directory("checkpoints"))
+    func part(_ file: String) throws -> PartRecord {
+      try store.writePart(step: 3, file: file, tensors: [TensorSource(path: "/a", shape: [], values: [1])])
+    }
+    let (old, new) = (try part("worker-0000-g1.h5"), try part("worker-0000-g2.h5"))
+    let manifest = try store.commit(step: 3, parts: [new], context: Sample.context) { change throws(CheckpointError) in
+      #expect(throws: CheckpointError.notPermitted(reason: "fenced")) {
+        try store.commit(step: 3, parts: [old], context: Sample.context) { _ throws(CheckpointError) in
+          throw .notPermitted(reason: "fenced")
+        }
+      }
+      try change()
+    }
+    #expect(manifest.fileNames == ["worker-0000-g2.h5"])
+    #expect(try Damage.names(store.directory(of: 3)) == ["manifest.json", "worker-0000-g2.h5"])
+  }
+
   /// The second part stops, at every stage that a part has: the first part alone is no checkpoint.
   @Test func onePartIsNoCheckpoint() throws {
     let directory = try TemporaryDirectory()
