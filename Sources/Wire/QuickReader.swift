@@ -38,9 +38,10 @@ struct QuickReader {
     return nil
   }
 
-  /// The next field's number; nil for one that is not of that type.
+  /// The next field's number and type, of a tag of one byte or two: more is unusual, and not always allowed.
   private mutating func field() -> (number: UInt64, type: WireType)? {
-    guard let tag = varint(), let type = WireType(rawValue: tag & 7) else { return nil }
+    let before = offset
+    guard let tag = varint(), offset - before <= 2, let type = WireType(rawValue: tag & 7) else { return nil }
     return (tag >> 3, type)
   }
 

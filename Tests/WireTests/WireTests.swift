@@ -142,6 +142,7 @@ struct Mixer {
     left(usual + [0x20] + [UInt8](repeating: 0xFF, count: 9) + [0x02], "a number of more than 64 bits")
     left(usual + [0x20] + [0xFF, 0xFF, 0xFF, 0xFF, 0x1F], "a worker of more than 32 bits")
     left(usual + [0x18, 1], "the coordinator's")
+    left([0x8A, 0x80, 0x80, 0x80, 0x80, 0] + usual.dropFirst(), "a tag that the library refuses")
     left(usual + [0x21, 0, 0, 0, 0, 0, 0, 0, 0], "a number of another type")
     var foreign = beat
     foreign.phase = "vorwärts"
