@@ -6,12 +6,12 @@ public enum ProcessorAffinity {
   /// The processors that this process may use, by number, ascending: what `taskset`, a control group's cpuset or a
   /// scheduler of a cluster left it. Empty where the system does not say.
   ///
-  /// They are the main thread's, which nothing here ties.
-  public static var ofProcess: [Int] {
+  /// They are the main thread's when this is asked for first, which is before anything is tied.
+  public static let ofProcess: [Int] = {
     var numbers = [Int32](repeating: 0, count: 1 << 12)
     let count = processor_allowed(&numbers, Int32(numbers.count))
     return numbers.prefix(Int(max(count, 0))).map(Int.init)
-  }
+  }()
 
   /// The calling thread stays on this processor, and so do threads that it makes, until ``release()``.
   ///

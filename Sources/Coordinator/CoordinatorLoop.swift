@@ -135,8 +135,13 @@ final class CoordinatorLoop {
       if peers.count > machine.state.membership.count, machine.state.membership.worker(at: connection) == nil {
         peers[connection] = nil
       }
+      // Who was lost without a word, or came back over another connection, says nothing any more.
+      if peers.count > 2 * machine.state.membership.count + Self.forgottenPeers {
+        peers.keep(Set(machine.state.membership.sorted.map(\.connection)))
+      }
     }
   }
+  private static let forgottenPeers = 64
 
   private func take(_ report: BackgroundCommits.Report) {
     switch report {

@@ -18,6 +18,12 @@ struct PeerTable {
     }
   }
 
+  /// Forgets those at other connections.
+  mutating func keep(_ connections: Set<Connection>) {
+    peers = peers.filter { connections.contains($0.key) }
+    newest = nil
+  }
+
   /// Those of the connections that somebody is known to be at, in order.
   mutating func find(_ connections: [Connection]) -> (connections: [Connection], peers: [PeerIdentity]) {
     if let newest, newest.connections == connections { return newest }

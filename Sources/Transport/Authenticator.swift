@@ -44,7 +44,7 @@ final class Authenticator: Sendable {
     self.stranger = stranger
     waker = try Waker()
     let thread = Thread { [self] in
-      Thread.current.name = "authenticator"
+      ThreadName.set("authenticator")
       let failure: TransportError?
       do throws(TransportError) {
         try work(in: context)

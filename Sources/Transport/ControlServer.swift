@@ -203,6 +203,8 @@ public final class ControlServer {
     let parts: [Message]
     do throws(TransportError) { parts = try encoded(envelope) } catch { return peers.indices.map { ($0, error) } }
     var failures: [(index: Int, error: TransportError)] = []
+    // An order that is sent again to one must not cost the memory of all.
+    if peers.count == 1 { return sendAlone(parts, to: peers[0]) }
     if newestGroups?.peers != peers { newestGroups = (peers, Self.groups(of: peers)) }
     for group in newestGroups?.groups ?? [] {
       do throws(TransportError) { try send(parts, to: peers[group.peers[0]], seats: group.seats) } catch {
@@ -210,6 +212,11 @@ public final class ControlServer {
       }
     }
     return failures
+  }
+
+  private func sendAlone(_ parts: [Message], to peer: PeerIdentity) -> [(index: Int, error: TransportError)] {
+    do throws(TransportError) { try send(parts, to: peer) } catch { return [(0, error)] }
+    return []
   }
 
   /// Those behind a relay, which gets a message once for all of them; each of the others by itself.
@@ -242,7 +249,10 @@ public final class ControlServer {
   /// Queues a message for a peer; never blocks.
   /// - Throws: ``TransportError`` as of several.
   public func send(_ envelope: Envelope, to peer: PeerIdentity) throws(TransportError) {
-    try send(encoded(envelope), to: peer, seats: SeatList(peer.seat.map { [$0] } ?? []).bytes)
+    try send(encoded(envelope), to: peer)
+  }
+  private func send(_ parts: [Message], to peer: PeerIdentity) throws(TransportError) {
+    try send(parts, to: peer, seats: SeatList(peer.seat.map { [$0] } ?? []).bytes)
   }
 
   private func encoded(_ envelope: Envelope) throws(TransportError) -> [Message] {

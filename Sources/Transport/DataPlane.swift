@@ -54,7 +54,7 @@ public final class DataPlane: Sendable {
     lendable = LendableRegister(
       limit: limits.sharedBytes > 0 && HostIdentity.ours != nil ? limits.lentBytes : 0, note: note)
     let thread = Thread {
-      Thread.current.name = "data plane"
+      ThreadName.set("data plane")
       DataPlaneLoop.run(
         bind: address, keys: keys, allowPlaintext: allowPlaintext, limits: limits, shared: shared, waker: waker,
         arena: arena, note: note)

@@ -33,8 +33,9 @@ public struct HostAllowance: Hashable, Sendable {
       if fields[1].isEmpty {
         for folder in Self.folders(root, fields[2]) { takeUnified(folder) }
       } else {
+        // "cpu,cpuacct" is mounted under that name, and under each of the two.
         for controller in fields[1].split(separator: ",") where ["cpu", "memory"].contains(controller) {
-          for folder in Self.folders(root + "/" + fields[1], fields[2]) { takeVersion1(folder) }
+          for folder in Self.folders(root + "/" + controller, fields[2]) { takeVersion1(folder) }
         }
       }
     }

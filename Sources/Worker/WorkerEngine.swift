@@ -132,7 +132,7 @@ final class WorkerEngine: @unchecked Sendable {
   }
 
   private func work() {
-    Thread.current.name = "compute"
+    ThreadName.set("compute")
     device?.tieCaller()
     while true {
       let waited = trace.now

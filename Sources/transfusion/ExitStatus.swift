@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Transport
 
 /// Exit codes by class of failure, so that scripts and schedulers can tell what to do next.
 /// The numbers follow sysexits.h where it has a fitting one; docs/exit-codes.md explains each.
@@ -47,7 +48,7 @@ enum StandardError {
 func onThread<Value: Sendable>(_ name: String, _ body: @escaping @Sendable () throws -> Value) async throws -> Value {
   try await withCheckedThrowingContinuation { continuation in
     let thread = Thread {
-      Thread.current.name = name
+      ThreadName.set(name)
       continuation.resume(with: Result { try body() })
     }
     thread.stackSize = 8 << 20

@@ -61,6 +61,7 @@ struct WorkerJoin: AsyncParsableCommand {
       throw ValidationError("--workers must be in 1...\(HostWorkers.limit)")
     }
     if workers > 1 {
+      if resources.pinTo != nil { throw ValidationError("--pin-to is for one worker") }
       if let dataListen, !dataListen.hasSuffix(":*") {
         throw ValidationError(
           "--data-listen is one address, but there are \(workers) workers: end it in :* for free ports")

@@ -81,8 +81,8 @@ struct ProcessorList: ExpressibleByArgument {
   init?(argument: String) {
     numbers = []
     for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
-      guard let number = Int(part), number >= 0 else { return nil }
-      numbers.append(number)
+      guard let number = Int32(part), number >= 0 else { return nil }
+      numbers.append(Int(number))
     }
   }
 }

@@ -42,11 +42,11 @@ import Worker
 
   @Test func groupsOfVersion1() throws {
     let found = try allowance(
-      groups: "5:cpu,cpuacct:/job\n4:memory:/job\n3:pids:/job\n",
+      groups: "5:cpuacct,cpu:/job\n4:memory:/job\n3:pids:/job\n",
       [
         "memory/memory.limit_in_bytes": "9223372036854771712", "memory/job/memory.limit_in_bytes": "3000000000",
-        "cpu,cpuacct/job/cpu.cfs_quota_us": "600000", "cpu,cpuacct/job/cpu.cfs_period_us": "100000",
-        "cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000",
+        "cpu/job/cpu.cfs_quota_us": "600000", "cpu/job/cpu.cfs_period_us": "100000",
+        "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000",
       ])
     #expect(found.processors == 6 && found.memoryBytes == 3_000_000_000)
   }
