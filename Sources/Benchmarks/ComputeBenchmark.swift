@@ -37,11 +37,13 @@ public struct ComputeBenchmark: Sendable {
       processors: processors,
       secondsEach: 0.3)
     guard let peak = peaks.max(by: { $0.gigaflops < $1.gigaflops }) else { preconditionFailure("no shape measured") }
-    let probe = try PeakMeasurement.Probe(
-      peak.shape, type: type, on: CPUDevice(threads: threads, processors: processors))
+    /// Of the machine at this moment. Its operands are given back: they are not the step's memory.
+    func peakNow() throws -> Double {
+      let device = try CPUDevice(threads: threads, processors: processors)
+      return try PeakMeasurement.Probe(peak.shape, type: type, on: device).gigaflops(seconds: 0.05)
+    }
     let device = try CPUDevice(threads: threads, processors: processors)
     device.tieCaller()
-    PeakMemory.reset()
 
     let step = try TrainingStep(
       configuration, limits: MicrobatchLimits(rows: model.rows, length: model.length, images: batch.images),
@@ -50,10 +52,13 @@ public struct ComputeBenchmark: Sendable {
     // Each step over the floor at the speed just before and after it.
     var overFloor = Trials()
     var seconds: [PhaseTimes] = []
-    var before = try probe.gigaflops(seconds: 0.05)
+    var memory: Int?
+    var before = try peakNow()
     for index in 0..<Self.warmUpSteps + steps {
+      PeakMemory.reset()
       let times = try step.run(batch, step: UInt64(index))
-      let after = try probe.gigaflops(seconds: 0.05)
+      memory = PeakMemory.bytes.map { max($0, memory ?? 0) }
+      let after = try peakNow()
       progress(index, times.total)
       if index >= Self.warmUpSteps {
         trials.add(times.total)
@@ -62,7 +67,6 @@ public struct ComputeBenchmark: Sendable {
       }
       before = after
     }
-    let memory = PeakMemory.bytes
 
     var report = BenchmarkReport(
       benchmark: "compute", environment: BenchmarkEnvironment(fingerprint: device.fingerprint),

@@ -46,11 +46,25 @@ struct Pages {
 /// A tensor's memory on the CPU.
 final class CPUBuffer: Storage {
   let address: UnsafeMutableRawPointer
-  /// What it lies in: memory that others can read, or pages of its own.
+  /// What it lies in: memory that others can read, pages of its own, or another buffer.
   private let block: (any SharedBlock)?
   private let pages: Pages?
+  private let owner: CPUBuffer?
   private let budget: MemoryBudget
-  var isShared: Bool { block != nil }
+  var isShared: Bool { block != nil || owner?.isShared ?? false }
+
+  /// Part of another buffer, which counts the bytes.
+  init(type: ElementType, count: Int, in owner: CPUBuffer, at byteOffset: Int) {
+    precondition(
+      byteOffset >= 0 && byteOffset % type.sizeBytes == 0
+        && byteOffset + count * type.sizeBytes <= owner.count * owner.type.sizeBytes, "an overlay outside its memory")
+    self.owner = owner
+    budget = owner.budget
+    block = nil
+    pages = nil
+    address = owner.address + byteOffset
+    super.init(type: type, count: count)
+  }
 
   /// - Parameter shared: where to put it, if there is room.
   init(type: ElementType, count: Int, budget: MemoryBudget, shared: (any SharedMemory)?) throws(DeviceError) {
@@ -58,6 +72,7 @@ final class CPUBuffer: Storage {
     if overflow { throw .outOfMemory(requestedBytes: .max, limitBytes: budget.limitBytes ?? .max) }
     try budget.take(bytes)
     self.budget = budget
+    owner = nil
     block = shared?.allocate(byteCount: bytes)
     if let block {
       pages = nil
@@ -75,7 +90,7 @@ final class CPUBuffer: Storage {
 
   deinit {
     pages?.unmap()
-    budget.give(back: count * type.sizeBytes)
+    if owner == nil { budget.give(back: count * type.sizeBytes) }
   }
 }
 

@@ -98,6 +98,14 @@ public final class CPUDevice: Device {
     return Tensor(storage: buffer, offset: 0, shape: shape)
   }
 
+  public func overlay(_ type: ElementType, _ shape: Extents, on memory: Tensor, at byteOffset: Int) -> Tensor {
+    precondition(byteOffset + shape.elementCount * type.sizeBytes <= memory.count * memory.type.sizeBytes)
+    let owner = buffer(of: memory)
+    let start = memory.offset * memory.type.sizeBytes + byteOffset
+    return Tensor(
+      storage: CPUBuffer(type: type, count: shape.elementCount, in: owner, at: start), offset: 0, shape: shape)
+  }
+
   public func upload(_ bytes: UnsafeRawBufferPointer, to tensor: Tensor) {
     precondition(
       bytes.count == tensor.count * tensor.type.sizeBytes, "upload of \(bytes.count) bytes to shape \(tensor.shape)")
@@ -121,11 +129,15 @@ public final class CPUDevice: Device {
 
   // MARK: For the operations
 
-  func address(_ tensor: Tensor) -> MutableBytes {
+  private func buffer(of tensor: Tensor) -> CPUBuffer {
     guard let buffer = tensor.storage as? CPUBuffer else {
       preconditionFailure("a tensor of another device was given to \(fingerprint)")
     }
-    return buffer.address + tensor.offset * tensor.type.sizeBytes
+    return buffer
+  }
+
+  func address(_ tensor: Tensor) -> MutableBytes {
+    buffer(of: tensor).address + tensor.offset * tensor.type.sizeBytes
   }
 
   func floats(at tensor: Tensor) -> MutableFloats {

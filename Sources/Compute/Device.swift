@@ -22,6 +22,10 @@ public protocol Device: AnyObject {
   func allocate(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor  // zero-filled
   /// As `allocate`, where other processes can read the tensor, if there is such memory: for what is exchanged with them.
   func allocateShared(_ type: ElementType, _ shape: Extents) throws(DeviceError) -> Tensor
+  /// A tensor that may lie in the bytes of `memory`, from `byteOffset` (a multiple of the element's size) on: writing
+  /// one of several tensors there leaves what they share with it undefined in the others. Takes no memory where devices
+  /// have bytes; others give it some of its own.
+  func overlay(_ type: ElementType, _ shape: Extents, on memory: Tensor, at byteOffset: Int) -> Tensor
   /// Waits for the tensor's value and says where it lies, if other processes can read it there; else nil.
   func sharedBytes(of tensor: Tensor) throws(DeviceError) -> UnsafeRawBufferPointer?
   /// Copies host bytes of the tensor's own element type.

@@ -38,6 +38,15 @@ public final class ReferenceDevice: Device {
     return Tensor(storage: ReferenceStorage(type: type, count: shape.reduce(1, *)), offset: 0, shape: shape)
   }
 
+  /// Elements are as wide as float64 here, so an overlay has memory of its own, which counts nothing.
+  public func overlay(_ type: ElementType, _ shape: Extents, on memory: Tensor, at byteOffset: Int) -> Tensor {
+    let count = shape.reduce(1, *)
+    precondition(
+      byteOffset >= 0 && byteOffset % type.sizeBytes == 0
+        && byteOffset + count * type.sizeBytes <= memory.count * memory.type.sizeBytes, "an overlay outside its memory")
+    return Tensor(storage: ReferenceStorage(type: type, count: count), offset: 0, shape: shape)
+  }
+
   public func upload(_ bytes: UnsafeRawBufferPointer, to tensor: Tensor) {
     precondition(bytes.count == tensor.count * tensor.type.sizeBytes, "upload of another size than the tensor")
     let copy = [UInt8](bytes)

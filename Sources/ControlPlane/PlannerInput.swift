@@ -48,18 +48,27 @@ public struct MemoryModel: Hashable, Sendable, Codable {
   public var boundaryBytes = 0
   /// Scratch of kernels, heads and messages that does not depend on the stage.
   public var fixedBytes = 64 << 20
+  /// Whether each leaf has one microbatch: where no other one is live, its gradients take the place of its activations.
+  public var leavesAreMicrobatches = false
   /// Backward time over forward time: 2, up to 3 when activations are made again.
   public var backwardOverForward = 2.0
   public init() {}
 
   /// Bytes of a stage of `replicas` replicas, one of which holds `leaves` leaves, with `slots` live microbatches.
+  /// - Parameter units: in pipeline order.
   public func estimateBytes(units: some Sequence<CostUnit>, slots: Int, replicas: Int, leaves: Int) -> UInt64 {
     var parameters = 0
     var activation = 0
+    // How far behind the activations' first byte gradients begin that none of them reaches what is still needed.
+    var gradientStart = 0
     for unit in units {
-      parameters += unit.parameterCount
       activation += unit.activationBytes
+      gradientStart = max(gradientStart, activation - parameters * gradientBytesPerParameter)
+      parameters += unit.parameterCount
     }
+    let shared =
+      leavesAreMicrobatches && slots == 1
+      ? min(parameters * gradientBytesPerParameter, activation - gradientStart) : 0
     // Sums of finished leaves wait for their sibling: at most one per level of the tree above a leaf.
     var waitingSums = 0
     while 1 << waitingSums < leaves { waitingSums += 1 }
@@ -67,7 +76,7 @@ public struct MemoryModel: Hashable, Sendable, Codable {
     // Each replica keeps what it owns and backs another one's.
     let sharded = momentBytesPerParameter * min(2, max(replicas, 1)) + snapshotBytesPerParameter + copyBytesPerParameter
     return UInt64(parameters * whole + parameters * sharded / max(replicas, 1))
-      + UInt64(slots * (activation + 4 * boundaryBytes) + fixedBytes)
+      + UInt64(slots * (activation + 4 * boundaryBytes) - shared + fixedBytes)
   }
 }
 

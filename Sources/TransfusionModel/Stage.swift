@@ -20,6 +20,9 @@ public final class Stage {
   public let parameters: [StageParameter]
   /// Flat float32 master weights; `StageParameter.view` finds a tensor in it.
   public let values: Tensor
+  /// A gradient in the memory of slot 0's activations: for a backward pass of that slot which accumulates nothing, and
+  /// valid until the slot's next `forward`, `evaluate` or write to `input`. Nil where none was asked for.
+  public let passingGradient: Tensor?
 
   let layout: StageLayout
   /// Flat compute-type copies of the GEMM operands; nil in float32.
@@ -37,10 +40,11 @@ public final class Stage {
   ///   - recompute: what is made again in the backward pass instead of kept: same bits, less memory, more work.
   ///   - slots: microbatches in flight at once.
   ///   - isShared: other replicas read values and gradients where they lie, on devices that can share memory.
+  ///   - hasPassingGradient: makes ``passingGradient``.
   /// - Throws: `ModelConfigurationError`, or `DeviceError` when memory does not suffice.
   public init(
     _ configuration: ModelConfiguration, units: Range<Int>, limits: MicrobatchLimits, precision: Precision,
-    recompute: Recompute, slots: Int, device: any Device, isShared: Bool = false
+    recompute: Recompute, slots: Int, device: any Device, isShared: Bool = false, hasPassingGradient: Bool = false
   ) throws {
     try configuration.validate()
     precondition(!units.isEmpty && units.lowerBound >= 0 && units.upperBound <= configuration.unitCount)
@@ -63,9 +67,13 @@ public final class Stage {
     values = fixed.values
     copies = fixed.copies
     let workspace = try Workspace(extent, allocate)
-    var inFlight: [Slot] = []
-    for _ in 0..<slots { inFlight.append(try Slot(extent, allocate, remade: workspace.remade)) }
-    self.slots = inFlight
+    let arena =
+      hasPassingGradient
+      ? try ActivationArena(extent, layout, remade: workspace.remade, device: device, isShared: isShared) : nil
+    passingGradient = arena?.gradient
+    self.slots = try (0..<slots).map { slot in
+      try Slot(extent, allocate, remade: workspace.remade, arena: slot == 0 ? arena : nil)
+    }
     context = StageContext(
       device: device, model: configuration, precision: precision, workspace: workspace, cosine: fixed.cosine,
       sine: fixed.sine)
@@ -152,6 +160,9 @@ public final class Stage {
     finished: (Range<Int>) throws -> Void
   ) rethrows {
     let gradient = StageGradient(flat: flat, adds: accumulate)
+    precondition(
+      flat.storage !== passingGradient?.storage || index == 0 && !accumulate,
+      "a gradient in the place of activations holds that of one microbatch")
     let slot = slots[index]
     let d = slot.gradient.prefix(slot.positions)
     if let output {
@@ -202,7 +213,7 @@ public final class Stage {
 
   /// Where the previous stage's output goes before `forward` (not on the first stage).
   public func input(slot: Int) -> Tensor { hidden(slots[slot], 0) }
-  /// What the next stage takes, after `forward`.
+  /// What the next stage takes, after `forward`; gone once a backward pass has put gradients into ``passingGradient``.
   public func output(slot: Int) -> Tensor { hidden(slots[slot], layers.count) }
   /// Where the next stage's `inputGradient` goes before `backward` (not on the last stage). The backward pass
   /// turns it into `inputGradient` in place.

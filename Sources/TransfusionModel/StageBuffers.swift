@@ -5,15 +5,24 @@ import Compute
 /// Makes a stage's tensors and counts their bytes; without a device it only counts.
 final class TensorAllocator {
   private let device: (any Device)?
+  /// Where the tensors go one after the other, each at a multiple of `alignment`; memory of their own where nil.
+  private let memory: Tensor?
+  private let alignment: Int
   private(set) var bytes = 0
 
-  init(_ device: (any Device)?) { self.device = device }
+  init(_ device: (any Device)?, in memory: Tensor? = nil, alignment: Int = 1) {
+    self.device = device
+    self.memory = memory
+    self.alignment = alignment
+  }
 
   func callAsFunction(_ type: ElementType, _ shape: Int..., isShared: Bool = false) throws(DeviceError) -> Tensor {
-    bytes += shape.reduce(1, *) * type.sizeBytes
+    let (start, count) = (bytes, shape.reduce(1, *))
+    bytes += (count * type.sizeBytes + alignment - 1) / alignment * alignment
     guard let device else {
-      return Tensor(storage: Storage(type: type, count: shape.reduce(1, *)), offset: 0, shape: Extents(shape))
+      return Tensor(storage: Storage(type: type, count: count), offset: 0, shape: Extents(shape))
     }
+    if let memory { return device.overlay(type, Extents(shape), on: memory, at: start) }
     return isShared ? try device.allocateShared(type, Extents(shape)) : try device.allocate(type, Extents(shape))
   }
 }
@@ -100,6 +109,41 @@ struct LayerActivations {
   func prefix(_ count: Int) -> LayerActivations { LayerActivations(prefix: count, of: self) }
 }
 
+/// What a microbatch's forward pass leaves for its backward pass.
+struct Activations {
+  /// [T, D] float32: entering each layer of the stage, and leaving the last one.
+  private(set) var hidden: [Tensor] = []
+  /// One per layer; none where all of it is made again.
+  private(set) var layers: [LayerActivations] = []
+  /// Of each of the stage's units, the allocator's bytes up to the last tensor that its backward pass reads.
+  private(set) var ends: [Int] = []
+
+  /// In the order in which the forward pass writes them.
+  init(_ extent: StageExtent, _ allocate: TensorAllocator, remade: LayerActivations?) throws(DeviceError) {
+    let (t, d) = (extent.positions, extent.model.width)
+    // The input side's backward pass starts from a gradient alone.
+    if extent.isFirst { ends.append(0) }
+    hidden.append(try allocate(.float32, t, d))
+    for layer in 0..<extent.layers.count {
+      switch (extent.recompute, remade) {
+      case (.nothing, _):
+        layers.append(try LayerActivations(extent, allocate))
+        ends.append(allocate.bytes)
+        hidden.append(try allocate(.float32, t, d))
+      case (.selective, let remade?):
+        hidden.append(try allocate(.float32, t, d))
+        layers.append(try LayerActivations(extent, allocate, sharing: remade, output: hidden[layer + 1]))
+        ends.append(allocate.bytes)
+      case (.selective, nil): preconditionFailure("a workspace without what its layers share")
+      case (.full, _):
+        ends.append(allocate.bytes)
+        hidden.append(try allocate(.float32, t, d))
+      }
+    }
+    if extent.isLast { ends.append(allocate.bytes) }
+  }
+}
+
 /// A microbatch in flight: its inputs and what its backward pass needs.
 final class Slot {
   // Inputs, as in Microbatch. `lossPositions` are the target positions, then the patch positions.
@@ -119,8 +163,12 @@ final class Slot {
   var targets = 0
   var images = 0
 
-  /// - Parameter remade: the workspace's, where activations are made again.
-  init(_ extent: StageExtent, _ allocate: TensorAllocator, remade: LayerActivations?) throws(DeviceError) {
+  /// - Parameters:
+  ///   - remade: the workspace's, where activations are made again.
+  ///   - arena: where the activations go; to memory of their own where nil.
+  init(_ extent: StageExtent, _ allocate: TensorAllocator, remade: LayerActivations?, arena: ActivationArena? = nil)
+    throws(DeviceError)
+  {
     let (t, d, model) = (extent.positions, extent.model.width, extent.model)
     // Empty where the stage has no use for it.
     func first(_ count: Int) -> Int { extent.isFirst ? count : 0 }
@@ -139,20 +187,8 @@ final class Slot {
     tokenLosses = try allocate(.float32, last(t))
     imageLosses = try allocate(.float32, last(extent.limits.images))
 
-    var hidden: [Tensor] = []
-    var layers: [LayerActivations] = []
-    for _ in 0...extent.layers.count { hidden.append(try allocate(.float32, t, d)) }
-    for layer in 0..<extent.layers.count {
-      switch (extent.recompute, remade) {
-      case (.nothing, _): layers.append(try LayerActivations(extent, allocate))
-      case (.selective, let remade?):
-        layers.append(try LayerActivations(extent, allocate, sharing: remade, output: hidden[layer + 1]))
-      case (.selective, nil): preconditionFailure("a workspace without what its layers share")
-      case (.full, _): break
-      }
-    }
-    self.hidden = hidden
-    self.layers = layers
+    let activations = try Activations(extent, arena?.allocator ?? allocate, remade: remade)
+    (hidden, layers) = (activations.hidden, activations.layers)
     gradient = try allocate(.float32, t, d)
   }
 }

@@ -18,7 +18,7 @@ public struct StageMemory: Hashable, Sendable, Codable {
   public var parameterBytes: Int
   /// Compute-type copies of weights; zero in float32.
   public var copyBytes: Int
-  /// One float32 gradient buffer.
+  /// One float32 gradient buffer; one that passes counts as what it takes beyond the activations.
   public var gradientBytes: Int
   /// Both AdamW moments of all of the stage's parameters, before they are shared among replicas.
   public var momentBytes: Int
@@ -70,27 +70,41 @@ extension ModelConfiguration {
   }
 
   /// The memory of a stage of these units, from the code that allocates it.
+  /// - Parameter hasPassingGradient: of its gradient buffer (``Stage/passingGradient``).
   public func memory(
-    units: Range<Int>, limits: MicrobatchLimits, precision: Precision, recompute: Recompute, slots: Int
+    units: Range<Int>, limits: MicrobatchLimits, precision: Precision, recompute: Recompute, slots: Int,
+    hasPassingGradient: Bool = false
   ) -> StageMemory {
     let extent = StageExtent(model: self, units: units, limits: limits, precision: precision, recompute: recompute)
     let layout = StageLayout(self, units: units)
-    func bytes(_ build: (TensorAllocator) throws(DeviceError) -> Void) -> Int {
-      let allocate = TensorAllocator(nil)
-      // Without a device an allocator only counts and cannot fail.
-      do throws(DeviceError) { try build(allocate) } catch { preconditionFailure("counting bytes failed: \(error)") }
-      return allocate.bytes
+    // Without a device an allocator only counts and cannot fail.
+    func counted(_ count: (TensorAllocator) throws(DeviceError) -> Int) -> Int {
+      do throws(DeviceError) {
+        return try count(TensorAllocator(nil))
+      } catch {
+        preconditionFailure("counting bytes failed: \(error)")
+      }
     }
+    func bytes(_ build: (TensorAllocator) throws(DeviceError) -> Void) -> Int {
+      counted { allocate throws(DeviceError) in
+        try build(allocate)
+        return allocate.bytes
+      }
+    }
+    func remade() throws(DeviceError) -> LayerActivations? { try Workspace(extent, TensorAllocator(nil)).remade }
     let copies = precision == .float32 ? 0 : layout.copyCount * precision.computeType.sizeBytes
     let fixed = bytes { allocate throws(DeviceError) in _ = try FixedTensors(extent, layout, allocate) }
     let flat = layout.count * ElementType.float32.sizeBytes
+    var gradient = flat
+    if hasPassingGradient {
+      gradient =
+        counted { _ throws(DeviceError) in try ActivationArena.measure(extent, layout, remade: remade()).byteCount }
+        - bytes { allocate throws(DeviceError) in _ = try Activations(extent, allocate, remade: remade()) }
+    }
     return StageMemory(
-      parameterBytes: fixed - copies, copyBytes: copies, gradientBytes: flat, momentBytes: 2 * flat,
+      parameterBytes: fixed - copies, copyBytes: copies, gradientBytes: gradient, momentBytes: 2 * flat,
       workspaceBytes: bytes { allocate throws(DeviceError) in _ = try Workspace(extent, allocate) },
       activationBytes: slots
-        * bytes { allocate throws(DeviceError) in
-          let workspace = try Workspace(extent, TensorAllocator(nil))
-          _ = try Slot(extent, allocate, remade: workspace.remade)
-        })
+        * bytes { allocate throws(DeviceError) in _ = try Slot(extent, allocate, remade: remade()) })
   }
 }

@@ -17,7 +17,7 @@ public struct StageParameter: Hashable, Sendable {
 /// Where the parameters of a range of units lie in one flat buffer.
 ///
 /// Canonical order, each tensor on a 64-byte boundary (16 float32 elements), except that a matrix which
-/// continues the one before it follows without a gap. The elements between tensors are zero and stay so.
+/// continues the one before it follows without a gap. Nobody reads the elements between tensors.
 struct StageLayout {
   let parameters: [StageParameter]
   /// The stage's units, and of each the index after its last parameter.

@@ -9,20 +9,33 @@ import Compute
 ///
 /// The last leaf of a step can be added tensor by tensor while its backward pass runs: ``sums(with:gradient:)`` says
 /// where the sums will be, ``add(leaf:gradient:elements:on:)`` adds a part, ``settle(leaf:gradient:)`` ends it.
+///
+/// A gradient that is gone with the next forward pass does for every leaf that is added to another at once, and for the
+/// last one of a step.
 package struct LeafSums {
   private let tree: LeafTree
   package private(set) var finished: [(node: Range<Int>, gradient: Tensor)] = []
   private var pool: [Tensor] = []
+  private let passing: Tensor?
   private let make: () throws -> Tensor
 
-  /// - Parameter make: allocates one flat gradient of the stage.
-  package init(leaves: Int, make: @escaping () throws -> Tensor) {
+  /// - Parameters:
+  ///   - passing: a flat gradient of the stage that the next forward pass overwrites; only for leaves of one microbatch.
+  ///   - make: allocates one flat gradient of the stage.
+  package init(leaves: Int, passing: Tensor? = nil, make: @escaping () throws -> Tensor) {
     tree = LeafTree(leaves: leaves)
+    self.passing = passing
     self.make = make
   }
 
   /// A gradient of undefined content for the next leaf, whose first backward pass overwrites it.
-  package mutating func begin() throws -> Tensor { try pool.popLast() ?? make() }
+  /// - Parameter isLast: no forward pass follows before the sums are used.
+  package mutating func begin(leaf: Int, isLast: Bool) throws -> Tensor {
+    if let passing, isLast || merges(of: leaf).count > 0 { return passing }
+    return try pool.popLast() ?? make()
+  }
+
+  private func isPassing(_ gradient: Tensor) -> Bool { gradient.storage === passing?.storage }
 
   /// How many of the finished sums a leaf is added to, newest first, and the node that comes of it.
   private func merges(of leaf: Int) -> (count: Int, node: Range<Int>) {
@@ -58,7 +71,7 @@ package struct LeafSums {
   package mutating func settle(leaf: Int, gradient: Tensor) {
     let sums = sums(with: leaf, gradient: gradient)
     let count = merges(of: leaf).count
-    if count > 0 { pool += finished.suffix(count).dropFirst().map(\.gradient) + [gradient] }
+    if count > 0 { giveBack(finished.suffix(count).dropFirst().map(\.gradient) + [gradient]) }
     finished = sums
   }
 
@@ -70,7 +83,9 @@ package struct LeafSums {
 
   /// Gives the finished sums back once they are used.
   package mutating func reset() {
-    pool += finished.map(\.gradient)
+    giveBack(finished.map(\.gradient))
     finished = []
   }
+
+  private mutating func giveBack(_ gradients: [Tensor]) { pool += gradients.filter { !isPassing($0) } }
 }

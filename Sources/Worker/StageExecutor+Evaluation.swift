@@ -5,6 +5,8 @@ import Wire
 extension StageExecutor {
   /// Losses of the validation microbatches at the present state.
   func evaluate(step: Step) throws -> Evaluated {
+    // Sums may lie where activations go.
+    summed = nil
     var losses: [MicrobatchLoss] = []
     for action in evaluation.actions {
       try progress.checkGeneration()

@@ -69,10 +69,10 @@ extension StageExecutor {
     let leafSize = configuration.shape.microbatches / configuration.shape.leaves
     let (index, slot) = (index(m), schedule.slot(for: m))
     let leaf = index / leafSize
-    let gradient = try leafGradient ?? sums.begin()
+    let isLastOfStep = m == microbatches.count - 1
+    let gradient = try leafGradient ?? sums.begin(leaf: leaf, isLast: isLastOfStep)
     let isFirstOfLeaf = leafGradient == nil
     leafGradient = gradient
-    let isLastOfStep = m == microbatches.count - 1
     if isLastOfStep { try group.begin(step: step, partials: sums.sums(with: leaf, gradient: gradient)) }
     try timed(\.backward, .backward, step: step, microbatch: index) {
       try stage.backward(slot: slot, gradient: gradient, denominators: denominators, accumulate: !isFirstOfLeaf) {

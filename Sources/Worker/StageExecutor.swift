@@ -99,7 +99,9 @@ final class StageExecutor {
     let stage = try Stage(
       configuration.model, units: plan.stageUnits[place.stage], limits: source.limits,
       precision: configuration.training.precision, recompute: configuration.training.recompute,
-      slots: max(schedule.slots, evaluation.slots, 1), device: device, isShared: plan.replicaCount > 1)
+      slots: max(schedule.slots, evaluation.slots, 1), device: device, isShared: plan.replicaCount > 1,
+      // With one slot, a backward pass ends before the next forward pass begins.
+      hasPassingGradient: schedule.slots == 1 && shape.microbatches == shape.leaves)
     self.stage = stage
     counts = [Denominators](repeating: Denominators(targetTokens: 0, images: 0), count: stage.slotCount)
 
@@ -128,7 +130,7 @@ final class StageExecutor {
       members: plan.places.map { $0[place.stage] }, replica: place.replica, stage: place.stage,
       tensors: stage.parameters.map { ReplicaGroup.TensorSpan(offset: $0.offset, count: $0.specification.count) },
       owners: owners)
-    sums = LeafSums(leaves: shape.leaves) { try stage.makeGradient() }
+    sums = LeafSums(leaves: shape.leaves, passing: stage.passingGradient) { try stage.makeGradient() }
     prefetcher = MicrobatchPrefetcher(
       source: source, from: fromStep, range: microbatches, parts: Self.parts(stage))
   }

@@ -59,6 +59,29 @@ import Testing
     #expect(shelf.blocks == 0 && device.allocatedBytes == 0)
   }
 
+  @Test func overlaysLieInTheirMemoryAndTakeNone() throws {
+    let shelf = Shelf()
+    let device = try CPUDevice(threads: 1, sharedMemory: shelf)
+    var narrow: Tensor?
+    do {
+      let memory = try device.allocateShared(.float32, [100])
+      let part = memory.slice(at: 20, shape: [80])
+      let overlay = device.overlay(.bfloat16, [2, 8], on: part, at: 40)
+      #expect(device.allocatedBytes == 400)
+      device.fill(memory, with: 1)
+      device.fill(overlay, with: 2)
+      let floats = try device.floats(memory)
+      #expect(floats[..<30].allSatisfy { $0 == 1 } && floats[38...].allSatisfy { $0 == 1 })
+      #expect(floats[30..<38].allSatisfy { $0.bitPattern == 0x4000_4000 })
+      #expect(try device.sharedBytes(of: overlay) != nil)
+      narrow = overlay
+    }
+    // What lies in the memory keeps it.
+    #expect(shelf.blocks == 1 && device.allocatedBytes == 400)
+    narrow = nil
+    #expect(narrow == nil && shelf.blocks == 0 && device.allocatedBytes == 0)
+  }
+
   @Test func impossibleShapesAreErrors() throws {
     let device = try CPUDevice(threads: 1)
     #expect(throws: DeviceError.self) { try device.allocate(.float32, [Int.max, 2]) }

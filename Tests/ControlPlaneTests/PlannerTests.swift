@@ -122,6 +122,22 @@ func alike(_ count: Int, gigabytes: UInt64 = 8) -> [WorkerCapacity] {
     #expect(decision.estimates.allSatisfy { $0.memoryBytes <= $0.memoryLimitBytes })
   }
 
+  @Test("one live microbatch that is a leaf has its gradients where its activations were") func passingGradients() {
+    var memory = MemoryModel()
+    memory.fixedBytes = 0
+    func bytes(_ activations: [Int], slots: Int) -> UInt64 {
+      memory.estimateBytes(
+        units: activations.map { CostUnit(name: "", forwardFlops: 1, parameterCount: 25, activationBytes: $0) },
+        slots: slots, replicas: 1, leaves: 1)
+    }
+    let shapes = [[100, 100, 100], [300, 0, 0], [0, 0, 300], [10, 10, 10], [1_000, 1_000, 1_000]]
+    let separate = shapes.map { bytes($0, slots: 1) }
+    memory.leavesAreMicrobatches = true
+    // Gradients of 100 bytes a unit. Of what remains to be read, a unit's own activations are the last.
+    #expect(zip(separate, shapes).map { $0 - bytes($1, slots: 1) } == [200, 0, 200, 20, 200])
+    #expect(shapes.map { bytes($0, slots: 2) } == zip(separate, shapes).map { $0 + UInt64($1.reduce(0, +)) })
+  }
+
   @Test("a worker whose memory is too small becomes a spare when the others can do it") func tooSmall() throws {
     var workers = alike(3)
     workers[0].memoryLimitBytes = 1 << 20

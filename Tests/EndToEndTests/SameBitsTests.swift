@@ -40,6 +40,39 @@ import Testing
     }
   }
 
+  /// Where a leaf is one microbatch, its gradient lies where its activations were, unless several are live: with GPipe,
+  /// and on all stages but the last.
+  @Test(.timeLimit(.minutes(5)), arguments: ["float32", "bfloat16"])
+  func leavesOfOneMicrobatchEndInTheSameState(_ precision: String) throws {
+    let folder = try TemporaryFolder()
+    let configuration = try TinyRun.configuration(in: folder)
+    let set = ["training.precision=\(precision)", "batch.leaves=8"]
+    let control = Topology(workers: 2, stages: 2, schedule: "gpipe")
+    try TinyRun.train(folder.path("gpipe"), configuration: configuration, workers: 2, set: set + control.overrides)
+    let expected = try TinyRun.digest(folder.path("gpipe"))
+    let topologies = [
+      Topology(workers: 1, stages: 1, threads: 2), Topology(workers: 2, stages: 1), Topology(workers: 3, stages: 1),
+      Topology(workers: 4, stages: 2), Topology(workers: 8, stages: 1),
+    ]
+    for (number, topology) in topologies.enumerated() {
+      for recompute in number < 2 ? ["none", "selective", "full"] : ["none"] {
+        let run = folder.path("run-\(number)-\(recompute)")
+        try TinyRun.train(
+          run, configuration: configuration, workers: topology.workers, threads: topology.threads,
+          set: set + topology.overrides + ["training.recompute=\(recompute)"])
+        #expect(try TinyRun.digest(run) == expected, "\(topology.testDescription), \(recompute)")
+      }
+    }
+    // One microbatch for each of two pipelines: the first stages have one live, too. Against one worker with two leaves,
+    // of which one has memory of its own.
+    let two = ["training.precision=\(precision)", "batch.microbatches=2", "batch.leaves=2"]
+    try TinyRun.train(folder.path("two"), configuration: configuration, workers: 1, set: two)
+    let stages = Topology(workers: 4, stages: 2)
+    try TinyRun.train(
+      folder.path("two-pipelines"), configuration: configuration, workers: 4, set: two + stages.overrides)
+    #expect(try TinyRun.digest(folder.path("two-pipelines")) == TinyRun.digest(folder.path("two")))
+  }
+
   @Test(.timeLimit(.minutes(5)), arguments: ["float32", "bfloat16"])
   func aRunStoppedAndResumedElsewhereEndsInTheSameState(_ precision: String) throws {
     let folder = try TemporaryFolder()

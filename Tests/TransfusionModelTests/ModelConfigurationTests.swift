@@ -81,6 +81,36 @@ struct ModelConfigurationTests {
       let before = device.requestedBytes
       _ = try stage.makeGradient()
       #expect(device.requestedBytes - before == planned.gradientBytes)
+
+      let other = ReferenceDevice()
+      let passing = try Stage(
+        model, units: units, limits: Sample.limits, precision: precision, recompute: recompute, slots: 3, device: other,
+        hasPassingGradient: true)
+      let plannedPassing = model.memory(
+        units: units, limits: Sample.limits, precision: precision, recompute: recompute, slots: 3,
+        hasPassingGradient: true)
+      #expect(passing.passingGradient?.count == stage.values.count && stage.passingGradient == nil)
+      #expect(
+        other.requestedBytes == plannedPassing.parameterBytes + plannedPassing.copyBytes
+          + plannedPassing.workspaceBytes + plannedPassing.activationBytes + plannedPassing.gradientBytes)
+    }
+  }
+
+  @Test("A gradient in the place of activations takes little more than the larger of both")
+  func passingGradient() {
+    let model = paper(16, 768, 12, 2_048)
+    let limits = MicrobatchLimits(rows: 2, length: 1_024, images: 4)
+    for recompute in Recompute.allCases {
+      func memory(_ isPassing: Bool) -> StageMemory {
+        model.memory(
+          units: 0..<model.unitCount, limits: limits, precision: .bfloat16, recompute: recompute, slots: 1,
+          hasPassingGradient: isPassing)
+      }
+      let (separate, passing) = (memory(false), memory(true))
+      let larger = max(separate.gradientBytes, separate.activationBytes)
+      #expect(passing.gradientBytes + passing.activationBytes < larger + larger / 4)
+      // The least that must be free: the last layer's and the output side's gradients beside all activations.
+      #expect(passing.gradientBytes >= separate.gradientBytes / 6)
     }
   }
 

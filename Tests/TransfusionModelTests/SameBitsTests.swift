@@ -42,6 +42,45 @@ struct SameBitsTests {
     }
   }
 
+  /// Wide enough that a layer's gradients and activations are of several pages and of about one size.
+  private static var wide: ModelConfiguration {
+    var model = Sample.model
+    (model.layers, model.width, model.feedForwardWidth) = (5, 64, 192)
+    return model
+  }
+
+  @Test(
+    "With the gradient in the place of activations", arguments: Precision.allCases, Recompute.allCases)
+  func passingGradient(_ precision: Precision, recompute: Recompute) throws {
+    let model = Self.wide
+    let limits = MicrobatchLimits(rows: 6, length: 24, images: 12)
+    let documents: [Sample.Document] = [.captionFirst, .text]
+    let batches = [
+      Sample.microbatch([[Sample.Document]](repeating: documents, count: 6), of: model, limits: limits, seed: 1),
+      Sample.microbatch([[.text], [.text]], of: model, limits: limits, seed: 2),
+      Sample.microbatch([[.text, .imageFirst], documents, documents], of: model, limits: limits, seed: 3),
+    ]
+    func gradients(_ isPassing: Bool, cuts: [Range<Int>]?, on device: any Device) throws -> [[String: [UInt32]]] {
+      let pipeline = try Pipeline(
+        model, cuts: cuts, limits: limits, precision: precision, recompute: recompute, hasPassingGradients: isPassing,
+        device: device)
+      return try batches.map {
+        pipeline.forward($0)
+        pipeline.backward(denominators: Denominators(targetTokens: 40, images: 4), accumulate: false)
+        return try pipeline.gradientsByName().mapValues { $0.map(\.bitPattern) }
+      }
+    }
+    for cuts in [nil, [0..<3, 3..<7], [0..<1, 1..<5, 5..<6, 6..<7]] {
+      let separate = try gradients(false, cuts: cuts, on: TestDevice.cpu.make())
+      #expect(try gradients(true, cuts: cuts, on: TestDevice.cpu.make()) == separate)
+    }
+    // The two do share memory on a device that has bytes.
+    let memory = model.memory(
+      units: 0..<model.unitCount, limits: limits, precision: precision, recompute: recompute, slots: 1,
+      hasPassingGradient: true)
+    #expect(memory.gradientBytes < memory.momentBytes / 2 * 9 / 10)
+  }
+
   @Test("On any number of threads", arguments: Precision.allCases)
   func threads(_ precision: Precision) throws {
     let one = try run(TestDevice.cpu.make(threads: 1), precision: precision)

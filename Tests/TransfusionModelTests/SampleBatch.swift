@@ -104,14 +104,15 @@ struct Pipeline {
   init(
     _ model: ModelConfiguration = Sample.model, cuts: [Range<Int>]? = nil, limits: MicrobatchLimits = Sample.limits,
     precision: Precision = .float32, recompute: Recompute = .nothing, slots: Int = 1, seed: UInt64 = 5,
-    device: any Device
+    hasPassingGradients: Bool = false, device: any Device
   ) throws {
     self.device = device
     stages = try (cuts ?? [0..<model.unitCount]).map {
       try Stage(
-        model, units: $0, limits: limits, precision: precision, recompute: recompute, slots: slots, device: device)
+        model, units: $0, limits: limits, precision: precision, recompute: recompute, slots: slots, device: device,
+        hasPassingGradient: hasPassingGradients)
     }
-    gradients = try stages.map { try $0.makeGradient() }
+    gradients = try stages.map { try $0.passingGradient ?? $0.makeGradient() }
     for stage in stages { stage.initialise(seed: seed) }
   }
 
@@ -123,12 +124,12 @@ struct Pipeline {
     }
   }
 
-  func backward(slot: Int = 0, denominators: Denominators) {
+  func backward(slot: Int = 0, denominators: Denominators, accumulate: Bool = true) {
     for (index, stage) in stages.enumerated().reversed() {
       if index + 1 < stages.count {
         device.copy(stages[index + 1].inputGradient(slot: slot), to: stage.outputGradient(slot: slot))
       }
-      stage.backward(slot: slot, gradient: gradients[index], denominators: denominators)
+      stage.backward(slot: slot, gradient: gradients[index], denominators: denominators, accumulate: accumulate)
     }
   }
 

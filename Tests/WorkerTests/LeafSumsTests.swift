@@ -23,7 +23,7 @@ import Worker
         }
         for round in 0..<2 {
           for leaf in low..<high {
-            let gradient = try sums.begin()
+            let gradient = try sums.begin(leaf: leaf, isLast: leaf == high - 1)
             device.upload(Self.leaf(leaf), to: gradient)
             sums.finish(leaf: leaf, gradient: gradient, on: device)
           }
@@ -32,6 +32,36 @@ import Worker
           sums.reset()
         }
         #expect(allocations <= 5, "\(allocations) gradients live at once for leaves \(low)..<\(high) of \(leaves)")
+      }
+    }
+  }
+
+  /// A gradient that every forward pass overwrites gives the same sums, and saves one that lasts.
+  @Test(arguments: 1...9) func aPassingGradientIsNeverNeededAfterTheNextForwardPass(_ leaves: Int) throws {
+    let device = try CPUDevice(threads: 1)
+    for low in 0..<leaves {
+      for high in low + 1...leaves {
+        func gradientsMade(passing: Tensor?) throws -> Int {
+          var made = 0
+          var sums = LeafSums(leaves: leaves, passing: passing) {
+            made += 1
+            return try device.allocate(.float32, [4])
+          }
+          for round in 0..<3 {
+            for leaf in low..<high {
+              if let passing { device.fill(passing, with: .nan) }  // the forward pass
+              let gradient = try sums.begin(leaf: leaf, isLast: leaf == high - 1)
+              device.upload(Self.leaf(leaf), to: gradient)
+              sums.finish(leaf: leaf, gradient: gradient, on: device)
+            }
+            #expect(sums.finished.map(\.node) == LeafTree(leaves: leaves).wholeSubtrees(in: low..<high), "\(round)")
+            for part in sums.finished { #expect(try device.floats(part.gradient) == Self.tree(part.node)) }
+            sums.reset()
+          }
+          return made
+        }
+        let lasting = try gradientsMade(passing: nil)
+        #expect(try gradientsMade(passing: device.allocate(.float32, [4])) == lasting - 1, "\(low)..<\(high)")
       }
     }
   }
@@ -46,7 +76,7 @@ import Worker
         var sums = LeafSums(leaves: leaves) { try device.allocate(.float32, [4]) }
         for round in 0..<2 {
           for leaf in low..<high {
-            let gradient = try sums.begin()
+            let gradient = try sums.begin(leaf: leaf, isLast: leaf == high - 1)
             device.upload(LeafSumsTests.leaf(leaf), to: gradient)
             if leaf < high - 1 {
               sums.finish(leaf: leaf, gradient: gradient, on: device)
