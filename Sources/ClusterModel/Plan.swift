@@ -78,13 +78,10 @@ public struct StepShape: Hashable, Sendable, Codable {
     self.microbatches = microbatches
     self.leaves = leaves
   }
-  public func microbatches(ofLeaf leaf: Int) -> Range<Int> {
-    let size = microbatches / leaves
-    return leaf * size..<(leaf + 1) * size
-  }
+  public var microbatchesPerLeaf: Int { microbatches / leaves }
+  public func microbatches(ofLeaf leaf: Int) -> Range<Int> { microbatches(ofLeaves: leaf..<leaf + 1) }
   public func microbatches(ofLeaves leaves: Range<Int>) -> Range<Int> {
-    let size = microbatches / self.leaves
-    return leaves.lowerBound * size..<leaves.upperBound * size
+    leaves.lowerBound * microbatchesPerLeaf..<leaves.upperBound * microbatchesPerLeaf
   }
 }
 

@@ -99,11 +99,12 @@ public final class CPUDevice: Device {
   }
 
   public func overlay(_ type: ElementType, _ shape: Extents, on memory: Tensor, at byteOffset: Int) -> Tensor {
-    precondition(byteOffset + shape.elementCount * type.sizeBytes <= memory.count * memory.type.sizeBytes)
-    let owner = buffer(of: memory)
+    memory.checkOverlay(type, count: shape.elementCount, at: byteOffset)
     let start = memory.offset * memory.type.sizeBytes + byteOffset
+    precondition(start % type.sizeBytes == 0, "an overlay between its elements' places")
     return Tensor(
-      storage: CPUBuffer(type: type, count: shape.elementCount, in: owner, at: start), offset: 0, shape: shape)
+      storage: CPUBuffer(type: type, count: shape.elementCount, in: buffer(of: memory), at: start), offset: 0,
+      shape: shape)
   }
 
   public func upload(_ bytes: UnsafeRawBufferPointer, to tensor: Tensor) {

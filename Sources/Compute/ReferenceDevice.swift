@@ -40,11 +40,8 @@ public final class ReferenceDevice: Device {
 
   /// Elements are as wide as float64 here, so an overlay has memory of its own, which counts nothing.
   public func overlay(_ type: ElementType, _ shape: Extents, on memory: Tensor, at byteOffset: Int) -> Tensor {
-    let count = shape.reduce(1, *)
-    precondition(
-      byteOffset >= 0 && byteOffset % type.sizeBytes == 0
-        && byteOffset + count * type.sizeBytes <= memory.count * memory.type.sizeBytes, "an overlay outside its memory")
-    return Tensor(storage: ReferenceStorage(type: type, count: count), offset: 0, shape: shape)
+    memory.checkOverlay(type, count: shape.elementCount, at: byteOffset)
+    return Tensor(storage: ReferenceStorage(type: type, count: shape.elementCount), offset: 0, shape: shape)
   }
 
   public func upload(_ bytes: UnsafeRawBufferPointer, to tensor: Tensor) {

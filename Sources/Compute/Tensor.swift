@@ -111,6 +111,12 @@ public struct Tensor {
     return Tensor(
       storage: storage, offset: offset + range.lowerBound * rowCount, shape: shape.replacingFirst(range.count))
   }
+  /// That a tensor of `count` elements may lie `byteOffset` bytes behind this one's first.
+  func checkOverlay(_ type: ElementType, count: Int, at byteOffset: Int) {
+    precondition(
+      byteOffset >= 0 && byteOffset % type.sizeBytes == 0
+        && byteOffset + count * type.sizeBytes <= self.count * self.type.sizeBytes, "an overlay outside its memory")
+  }
   /// A part of a flat tensor under a shape of its own.
   public func slice(at start: Int, shape: Extents) -> Tensor {
     precondition(start >= 0 && start + shape.elementCount <= count)

@@ -110,7 +110,7 @@ extension Suspicion.Attempt {
   }
   /// The workers of the replica that computed a microbatch.
   fileprivate func row(_ microbatch: UInt32, _ shape: StepShape) -> Set<WorkerID> {
-    let leaf = Int(microbatch) / (shape.microbatches / shape.leaves)
+    let leaf = Int(microbatch) / shape.microbatchesPerLeaf
     return Set(plan.replicaLeaves.firstIndex { $0.contains(leaf) }.map { plan.places[$0] } ?? [])
   }
   /// Microbatches whose loss is not finite.

@@ -252,7 +252,7 @@ extension SimulatedCluster {
       worker.enter("backward")
       return .compute(2 * scenario.forwardTime / UInt64(place.plan.stageCount))
     case 4:
-      let leafSize = model.shape.microbatches / model.shape.leaves
+      let leafSize = model.shape.microbatchesPerLeaf
       var sums = [UInt64](repeating: 0, count: place.tensors.count)
       var leaves: [[UInt64]] = []
       for (index, m) in place.microbatches.enumerated() {

@@ -129,7 +129,7 @@ struct StandInModel: Sendable {
     var state = initialState()
     var reference = Reference(states: [state], steps: [])
     let tensors = 0..<tensorCount
-    let leafSize = shape.microbatches / shape.leaves
+    let leafSize = shape.microbatchesPerLeaf
     for step in 0..<count {
       let perStep = UInt64(shape.microbatches)
       while reference.skips.samples(step: step, perStep: perStep).contains(where: poisoned.contains) {

@@ -66,7 +66,7 @@ extension StageExecutor {
   private func backward(
     _ m: Int, step: Step, _ leafGradient: inout Tensor?, _ denominators: Denominators
   ) throws {
-    let leafSize = configuration.shape.microbatches / configuration.shape.leaves
+    let leafSize = configuration.shape.microbatchesPerLeaf
     let (index, slot) = (index(m), schedule.slot(for: m))
     let leaf = index / leafSize
     let isLastOfStep = m == microbatches.count - 1

@@ -101,7 +101,7 @@ final class StageExecutor {
       precision: configuration.training.precision, recompute: configuration.training.recompute,
       slots: max(schedule.slots, evaluation.slots, 1), device: device, isShared: plan.replicaCount > 1,
       // With one slot, a backward pass ends before the next forward pass begins.
-      hasPassingGradient: schedule.slots == 1 && shape.microbatches == shape.leaves)
+      hasPassingGradient: schedule.slots == 1 && shape.microbatchesPerLeaf == 1)
     self.stage = stage
     counts = [Denominators](repeating: Denominators(targetTokens: 0, images: 0), count: stage.slotCount)
 

@@ -72,7 +72,7 @@ struct PlanningInput {
     // Two copies of its own state and two of another worker's: parameters and both moments.
     memory.copyBytesPerParameter = configuration.checkpoint.copyEvery > 0 ? 4 * 12 : 0
     memory.boundaryBytes = limits.rows * limits.length * model.width * 4
-    memory.leavesAreMicrobatches = configuration.shape.microbatches == configuration.shape.leaves
+    memory.leavesAreMicrobatches = configuration.shape.microbatchesPerLeaf == 1
     memory.backwardOverForward = recompute.backwardOverForward
     self.memory = memory
   }

@@ -13,25 +13,11 @@ import Worker
   }
 
   @Test(arguments: 1...9) func sumsFollowTheTreeInAnyRangeOfLeaves(_ leaves: Int) throws {
+    let device = try CPUDevice(threads: 1)
     for low in 0..<leaves {
       for high in low + 1...leaves {
-        let device = try CPUDevice(threads: 1)
-        var allocations = 0
-        var sums = LeafSums(leaves: leaves) {
-          allocations += 1
-          return try device.allocate(.float32, [4])
-        }
-        for round in 0..<2 {
-          for leaf in low..<high {
-            let gradient = try sums.begin(leaf: leaf, isLast: leaf == high - 1)
-            device.upload(Self.leaf(leaf), to: gradient)
-            sums.finish(leaf: leaf, gradient: gradient, on: device)
-          }
-          #expect(sums.finished.map(\.node) == LeafTree(leaves: leaves).wholeSubtrees(in: low..<high), "round \(round)")
-          for part in sums.finished { #expect(try device.floats(part.gradient) == Self.tree(part.node)) }
-          sums.reset()
-        }
-        #expect(allocations <= 5, "\(allocations) gradients live at once for leaves \(low)..<\(high) of \(leaves)")
+        let made = try gradientsMade(for: low..<high, of: leaves, on: device)
+        #expect(made <= 5, "\(made) gradients live at once for leaves \(low)..<\(high) of \(leaves)")
       }
     }
   }
@@ -39,31 +25,39 @@ import Worker
   /// A gradient that every forward pass overwrites gives the same sums, and saves one that lasts.
   @Test(arguments: 1...9) func aPassingGradientIsNeverNeededAfterTheNextForwardPass(_ leaves: Int) throws {
     let device = try CPUDevice(threads: 1)
+    let passing = try device.allocate(.float32, [4])
     for low in 0..<leaves {
       for high in low + 1...leaves {
-        func gradientsMade(passing: Tensor?) throws -> Int {
-          var made = 0
-          var sums = LeafSums(leaves: leaves, passing: passing) {
-            made += 1
-            return try device.allocate(.float32, [4])
-          }
-          for round in 0..<3 {
-            for leaf in low..<high {
-              if let passing { device.fill(passing, with: .nan) }  // the forward pass
-              let gradient = try sums.begin(leaf: leaf, isLast: leaf == high - 1)
-              device.upload(Self.leaf(leaf), to: gradient)
-              sums.finish(leaf: leaf, gradient: gradient, on: device)
-            }
-            #expect(sums.finished.map(\.node) == LeafTree(leaves: leaves).wholeSubtrees(in: low..<high), "\(round)")
-            for part in sums.finished { #expect(try device.floats(part.gradient) == Self.tree(part.node)) }
-            sums.reset()
-          }
-          return made
-        }
-        let lasting = try gradientsMade(passing: nil)
-        #expect(try gradientsMade(passing: device.allocate(.float32, [4])) == lasting - 1, "\(low)..<\(high)")
+        let lasting = try gradientsMade(for: low..<high, of: leaves, on: device)
+        let made = try gradientsMade(for: low..<high, of: leaves, passing: passing, on: device)
+        #expect(made == lasting - 1, "\(low)..<\(high)")
       }
     }
+  }
+
+  /// Sums some leaves, step after step, and checks them.
+  /// - Parameter passing: overwritten before each leaf, as a forward pass does.
+  /// - Returns: how many gradients that took, besides `passing`.
+  private func gradientsMade(
+    for range: Range<Int>, of leaves: Int, passing: Tensor? = nil, on device: CPUDevice
+  ) throws -> Int {
+    var made = 0
+    var sums = LeafSums(leaves: leaves, passing: passing) {
+      made += 1
+      return try device.allocate(.float32, [4])
+    }
+    for round in 0..<3 {
+      for leaf in range {
+        if let passing { device.fill(passing, with: .nan) }
+        let gradient = try sums.begin(leaf: leaf, isLast: leaf == range.upperBound - 1)
+        device.upload(Self.leaf(leaf), to: gradient)
+        sums.finish(leaf: leaf, gradient: gradient, on: device)
+      }
+      #expect(sums.finished.map(\.node) == LeafTree(leaves: leaves).wholeSubtrees(in: range), "round \(round)")
+      for part in sums.finished { #expect(try device.floats(part.gradient) == Self.tree(part.node)) }
+      sums.reset()
+    }
+    return made
   }
 }
 
