@@ -26,13 +26,18 @@ let kernelTargets: [Target] =
         swiftSettings: [
           .unsafeFlags(["-Ounchecked", "-Xcc", "-march=skylake-avx512", "-Xcc", "-mprefer-vector-width=512"])
         ]),
+      .target(
+        name: "KernelsAVX512BF16", dependencies: ["KernelInterface", "CVector"],
+        swiftSettings: [
+          .unsafeFlags(["-Ounchecked", "-Xcc", "-march=cooperlake", "-Xcc", "-mprefer-vector-width=512"])
+        ]),
       .target(name: "CTiles"),
       .target(
         name: "KernelsAMX", dependencies: ["KernelInterface", "CTiles"],
         swiftSettings: [.unsafeFlags(["-Ounchecked", "-Xcc", "-march=sapphirerapids"])]),
     ] : [])
 let kernelDependencies: [Target.Dependency] =
-  ["Kernels"] + (isX86 ? ["KernelsAVX2", "KernelsAVX512", "KernelsAMX"] : [])
+  ["Kernels"] + (isX86 ? ["KernelsAVX2", "KernelsAVX512", "KernelsAVX512BF16", "KernelsAMX"] : [])
 
 let package = Package(
   name: "transfusion",

@@ -29,17 +29,20 @@ static bool tiles_permitted(void) {
   return false;
 #endif
 }
+bool processor_has_avx512_bf16(void) {
+  unsigned a, b, c, d;
+  return processor_has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));
+}
 bool processor_has_amx_bf16(void) {
   unsigned a, b, c, d;
-  if (!processor_has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!processor_has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   bool has_bf16 = d & (1u << 22), has_tiles = d & (1u << 24);
-  if (!has_bf16 || !has_tiles || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
-  bool converts = a & (1u << 5);  // AVX512_BF16
-  return converts && tiles_permitted();
+  return has_bf16 && has_tiles && tiles_permitted();
 }
 #else
 bool processor_has_avx2_fma(void) { return false; }
 bool processor_has_avx512(void) { return false; }
+bool processor_has_avx512_bf16(void) { return false; }
 bool processor_has_amx_bf16(void) { return false; }
 void processor_pause(void) { __asm__ volatile("" ::: "memory"); }
 #endif

@@ -67,9 +67,8 @@ public final class CPUDevice: Device {
     let library = String(cString: onednn_instruction_set_name())
     let version = String(cString: onednn_version_text())
     // The library is named even where no product is its own: which are may change, and with them the bits.
-    let products = (own.float32 == nil ? "" : "+float32") + (own.bfloat16 == nil ? "" : "+tiles")
     fingerprint =
-      "cpu/\(Processor.architecture)/\(chosen.rawValue)\(products)+\(library)/onednn-\(version)"
+      "cpu/\(Processor.architecture)/\(chosen.rawValue)\(own.name)+\(library)/onednn-\(version)"
   }
 
   /// The calling thread, which computes with the device's own, stays on the first of the `processors`.

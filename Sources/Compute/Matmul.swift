@@ -172,6 +172,8 @@ struct TileCut: Hashable {
 struct OwnProducts {
   var float32: ProductKernels?
   var bfloat16: ProductKernels?
+  /// Part of the device's fingerprint.
+  var name = ""
   subscript(type: ElementType) -> ProductKernels? { type == .bfloat16 ? bfloat16 : float32 }
 }
 

@@ -5,6 +5,7 @@ import Kernels
 #if arch(x86_64)
   import KernelsAVX2
   import KernelsAVX512
+  import KernelsAVX512BF16
   import KernelsAMX
 #endif
 
@@ -44,8 +45,15 @@ enum Processor {
   static func productKernels(_ chosen: InstructionSet) -> OwnProducts {
     #if arch(x86_64)
       guard chosen == .avx512 else { return OwnProducts() }
-      return OwnProducts(
-        float32: KernelsAVX512.productKernels, bfloat16: processor_has_amx_bf16() ? KernelsAMX.tileKernels : nil)
+      var own = OwnProducts(float32: KernelsAVX512.productKernels, name: "+float32")
+      if processor_has_amx_bf16() {
+        own.bfloat16 = KernelsAMX.tileKernels
+        own.name += "+tiles"
+      } else if processor_has_avx512_bf16() {
+        own.bfloat16 = KernelsAVX512BF16.pairKernels
+        own.name += "+pairs"
+      }
+      return own
     #else
       return OwnProducts()
     #endif

@@ -1,95 +1,123 @@
 import CVector
 import KernelInterface
 
-/// Products of float32 operands: strips of 8 rows and 48 columns, whose 24 sums of sixteen lanes stay in the registers
-/// of AVX-512. (They would spill from those of AVX2, where the products are oneDNN's.) With fewer columns or rows the
-/// second-level cache brings the strips no faster than they are multiplied.
-public let productKernels = ProductKernels(
-  leftLines: 8, rightLines: 48, innerStep: 1, elementBytes: 4, blockBytes: 512 << 10, leftRowsLimit: 256,
-  pack: { packKernel($0) }, multiply: { multiplyKernel($0) })
+/// What the kernels multiply lane by lane: as much of the inner dimension of an operand as 32 bits hold.
+protocol ProductLane {
+  /// Elements of the inner dimension in a lane.
+  static var elements: Int { get }
+  /// sums + left x right, whose lanes are made by the packing (or are a left operand's memory); only bits pass as `Float`.
+  static func add(_ left: Float, _ right: Vector, to sums: Vector) -> Vector
+  /// One lane of a line whose inner elements are `next` bytes apart; the matrix has `elements` of them.
+  static func pack(line: Bytes, _ next: Int, _ elements: Int) -> UInt32
+  /// The same for sixteen (or eight) lines side by side in memory, of whole lanes.
+  static func pack16(lines: Bytes, _ next: Int, _ target: MutableBytes)
+  static func pack8(lines: Bytes, _ next: Int, _ target: MutableBytes)
+}
+
+/// Strips of 8 rows and 48 columns, whose 24 sums of sixteen lanes stay in the registers of AVX-512. With fewer columns
+/// or rows the second-level cache brings the strips no faster than they are multiplied.
+@inline(__always)
+func stripKernels<Lane: ProductLane>(_ lane: Lane.Type, leftRowsLimit: Int) -> ProductKernels {
+  ProductKernels(
+    leftLines: leftLines, rightLines: rightLines, innerStep: Lane.elements, elementBytes: laneBytes / Lane.elements,
+    blockBytes: 512 << 10, leftRowsLimit: leftRowsLimit, pack: { packKernel(Lane.self, $0) },
+    multiply: { multiplyKernel(Lane.self, $0) })
+}
 
 private var leftLines: Int { 8 }
 private var rightLines: Int { 48 }
+private var laneBytes: Int { 4 }
 
-/// A packed strip holds its lines side by side for each inner element.
-private func packKernel(_ p: Packing) {
-  let source = p.source.assumingMemoryBound(to: Float.self)
+/// A packed strip holds its lines side by side for each lane of the inner dimension.
+@inline(__always)
+private func packKernel<Lane: ProductLane>(_ lane: Lane.Type, _ p: Packing) {
   let extent = p.side == .left ? leftLines : rightLines
+  let elementBytes = laneBytes / Lane.elements
+  let stride = p.stride * elementBytes
   if p.innerIsContiguous {
-    for first in stride(from: 0, to: p.lines, by: extent) {
-      let target = (p.packed + first / extent * p.stripBytes).assumingMemoryBound(to: Float.self)
-      packTransposed(source + first * p.stride, p.stride, min(extent, p.lines - first), extent, p.inner, target)
+    for first in Swift.stride(from: 0, to: p.lines, by: extent) {
+      packTransposed(
+        lane, p.source + first * stride, stride, min(extent, p.lines - first), extent, p.inner,
+        p.packed + first / extent * p.stripBytes)
     }
     return
   }
-  for index in 0..<p.inner {
-    let row = source + index * p.stride
-    for first in stride(from: 0, to: p.lines, by: extent) {
-      let target = (p.packed + first / extent * p.stripBytes).assumingMemoryBound(to: Float.self) + index * extent
+  for index in Swift.stride(from: 0, to: p.inner, by: Lane.elements) {
+    let elements = min(Lane.elements, p.inner - index)
+    let row = p.source + index * stride
+    let step = p.packed + index / Lane.elements * extent * laneBytes
+    for first in Swift.stride(from: 0, to: p.lines, by: extent) {
+      let target = step + first / extent * p.stripBytes
       let lines = min(extent, p.lines - first)
-      if lines == extent {
+      if lines == extent, elements == Lane.elements {
         forEachVector(extent) { start, lanes in
+          let (source, target) = (row + (first + start) * elementBytes, target + start * laneBytes)
           if lanes == width {
-            Float.store(Float.load(row + first + start), target + start)
+            Lane.pack16(lines: source, stride, target)
           } else {
-            Float.store(half: row + first + start, target + start)
+            Lane.pack8(lines: source, stride, target)
           }
         }
       } else {
-        for line in 0..<extent { target[line] = line < lines ? row[first + line] : 0 }
+        for line in 0..<extent {
+          let bits = line < lines ? Lane.pack(line: row + (first + line) * elementBytes, stride, elements) : 0
+          target.storeBytes(of: bits, toByteOffset: line * laneBytes, as: UInt32.self)
+        }
       }
     }
   }
 }
 
-extension Float {
-  /// Eight elements: what a left strip has beyond whole vectors.
-  @inline(__always)
-  fileprivate static func store(half source: Floats, _ target: MutableFloats) {
-    let eight = UnsafeRawPointer(source).loadUnaligned(as: SIMD8<Float>.self)
-    UnsafeMutableRawPointer(target).storeBytes(of: eight, as: SIMD8<Float>.self)
-  }
-}
-
-/// Lines of contiguous inner elements, sixteen by sixteen (or by eight) through registers.
+/// Lines of contiguous inner elements, sixteen lanes by sixteen (or by eight) through registers.
+/// - Parameter stride: bytes between lines.
 @inline(__always)
-private func packTransposed(
-  _ source: Floats, _ stride: Int, _ lines: Int, _ extent: Int, _ inner: Int, _ target: MutableFloats
+private func packTransposed<Lane: ProductLane>(
+  _ lane: Lane.Type, _ source: Bytes, _ stride: Int, _ lines: Int, _ extent: Int, _ inner: Int, _ packed: MutableBytes
 ) {
+  let elementBytes = laneBytes / Lane.elements
+  let step = extent * laneBytes
   var index = 0
   if lines == extent {
-    while index + 16 <= inner {
+    while (index + 16) * Lane.elements <= inner {
+      let (columns, target) = (source + index * laneBytes, packed + index * step)
       var line = 0
       while line + 16 <= extent {
-        vector_transpose16(source + line * stride + index, stride, target + index * extent + line, extent)
+        vector_transpose16(columns + line * stride, stride, target + line * laneBytes, step)
         line += 16
       }
-      if line < extent {
-        vector_transpose8(source + line * stride + index, stride, target + index * extent + line, extent)
-      }
+      if line < extent { vector_transpose8(columns + line * stride, stride, target + line * laneBytes, step) }
       index += 16
     }
   }
-  while index < inner {
-    for line in 0..<extent { target[index * extent + line] = line < lines ? source[line * stride + index] : 0 }
+  while index * Lane.elements < inner {
+    let elements = min(Lane.elements, inner - index * Lane.elements)
+    for line in 0..<extent {
+      let bits =
+        line < lines ? Lane.pack(line: source + line * stride + index * laneBytes, elementBytes, elements) : 0
+      packed.storeBytes(of: bits, toByteOffset: index * step + line * laneBytes, as: UInt32.self)
+    }
     index += 1
   }
 }
 
-private func multiplyKernel(_ p: PackedProduct) {
-  p.forEachBlock(leftLines: leftLines, rightLines: rightLines) { multiplyBlock(p, $0) }
+@inline(__always)
+private func multiplyKernel<Lane: ProductLane>(_ lane: Lane.Type, _ p: PackedProduct) {
+  p.forEachBlock(leftLines: leftLines, rightLines: rightLines) { multiplyBlock(lane, p, $0) }
 }
 
 @inline(__always)
-private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
-  let right = p.right.assumingMemoryBound(to: Float.self) + block.rightStrip * p.inner * rightLines
-  if block.rows == leftLines, block.columns % width == 0, !p.cIsBFloat16 {
-    let c = block.c.assumingMemoryBound(to: Float.self)
-    multiplyStrips(p, block, right, block.initial, p.initialStride, c, p.cStride)
+private func multiplyBlock<Lane: ProductLane>(_ lane: Lane.Type, _ p: PackedProduct, _ block: ProductBlock) {
+  if block.rows == leftLines, block.columns % width == 0 {
+    let stride = p.cStride * p.cBytes
+    if p.cIsBFloat16 {
+      multiplyStrips(lane, p, block, block.initial, p.initialStride, BFloat16.self, block.c, stride)
+    } else {
+      multiplyStrips(lane, p, block, block.initial, p.initialStride, Float.self, block.c, stride)
+    }
     return
   }
   p.throughScratch(block, lines: rightLines) {
-    multiplyStrips(p, block, right, $0, rightLines, $1, rightLines)
+    multiplyStrips(lane, p, block, $0, rightLines, Float.self, MutableBytes($1), rightLines * Float.sizeBytes)
   } narrow: { sums in
     // Each is read before anything is written over it.
     for index in 0..<leftLines * rightLines {
@@ -100,15 +128,16 @@ private func multiplyBlock(_ p: PackedProduct, _ block: ProductBlock) {
 
 /// Sums of one row of c in registers.
 private protocol RowSums {
+  associatedtype Lane: ProductLane
   static var vectors: Int { get }
   init(_ initial: Floats?, _ offset: Int)
-  /// Adds the product of an element of the left operand and the row of the right one at `right`.
+  /// Adds the product of a lane of the left operand and the row of the right one at `right`.
   mutating func add(_ left: Float, _ right: Floats)
-  func store(_ target: MutableFloats)
+  func store<Result: ComputeElement>(_ type: Result.Type, _ target: MutableBytes)
 }
 
 /// A vector of a row of c.
-private struct OneVector: RowSums {
+private struct OneVector<Lane: ProductLane>: RowSums {
   @inline(__always) static var vectors: Int { 1 }
   var sums: Vector
 
@@ -116,16 +145,17 @@ private struct OneVector: RowSums {
   init(_ initial: Floats?, _ offset: Int) { sums = initial.map { Float.load($0 + offset) } ?? .zero }
 
   @inline(__always)
-  mutating func add(_ left: Float, _ right: Floats) { sums = sums.addingProduct(splat(left), Float.load(right)) }
+  mutating func add(_ left: Float, _ right: Floats) { sums = Lane.add(left, Float.load(right), to: sums) }
 
   @inline(__always)
-  func store(_ target: MutableFloats) { Float.store(sums, target) }
+  func store<Result: ComputeElement>(_ type: Result.Type, _ target: MutableBytes) { Result.store(sums, target) }
 }
 
 /// Vectors of a row of c, side by side.
 private struct Vectors<Rest: RowSums>: RowSums {
+  typealias Lane = Rest.Lane
   @inline(__always) static var vectors: Int { 1 + Rest.vectors }
-  var first: OneVector
+  var first: OneVector<Rest.Lane>
   var rest: Rest
 
   @inline(__always)
@@ -139,50 +169,54 @@ private struct Vectors<Rest: RowSums>: RowSums {
     rest.add(left, right + width)
   }
   @inline(__always)
-  func store(_ target: MutableFloats) {
-    first.store(target)
-    rest.store(target + width)
+  func store<Result: ComputeElement>(_ type: Result.Type, _ target: MutableBytes) {
+    first.store(type, target)
+    rest.store(type, target + width * Result.sizeBytes)
   }
 }
 
 /// Eight rows, packed side by side or as they lie in memory.
 private struct LeftStrip {
-  let first: Floats
-  /// Elements from row to row, and from one inner element to the next.
+  let first: Bytes
+  /// Bytes from row to row, and from one lane of the inner dimension to the next.
   let row, inner: Int
 }
 
 /// Picks the loop: with packed rows all distances are constants, and a strip that the matrix ends in has fewer vectors.
+/// - Parameter stride: bytes between rows of `c`.
 @inline(__always)
-private func multiplyStrips(
-  _ p: PackedProduct, _ block: ProductBlock, _ right: Floats, _ initial: Floats?, _ initialStride: Int,
-  _ c: MutableFloats, _ stride: Int
+private func multiplyStrips<Lane: ProductLane, Result: ComputeElement>(
+  _ lane: Lane.Type, _ p: PackedProduct, _ block: ProductBlock, _ initial: Floats?, _ initialStride: Int,
+  _ type: Result.Type, _ c: MutableBytes, _ stride: Int
 ) {
-  let left = p.left.assumingMemoryBound(to: Float.self) + block.leftStrip * leftLines * (p.leftStride ?? p.inner)
+  let lanes = (p.inner + Lane.elements - 1) / Lane.elements
+  let right = p.right.assumingMemoryBound(to: Float.self) + block.rightStrip * lanes * rightLines
   @inline(__always)
   func multiply<Row: RowSums>(_ rows: Row.Type) {
-    if let row = p.leftStride {
-      multiplyStrips(
-        rows, LeftStrip(first: left, row: row, inner: 1), right, p.inner, initial, initialStride, c, stride)
+    if let elements = p.leftStride {
+      let row = elements * laneBytes / Lane.elements
+      let left = LeftStrip(first: p.left + block.leftStrip * leftLines * row, row: row, inner: laneBytes)
+      multiplyStrips(rows, left, right, lanes, initial, initialStride, type, c, stride)
     } else {
-      multiplyStrips(
-        rows, LeftStrip(first: left, row: 1, inner: leftLines), right, p.inner, initial, initialStride, c, stride)
+      let left = LeftStrip(
+        first: p.left + block.leftStrip * leftLines * lanes * laneBytes, row: laneBytes, inner: leftLines * laneBytes)
+      multiplyStrips(rows, left, right, lanes, initial, initialStride, type, c, stride)
     }
   }
   if block.columns > 2 * width {
-    multiply(Vectors<Vectors<OneVector>>.self)
+    multiply(Vectors<Vectors<OneVector<Lane>>>.self)
   } else if block.columns > width {
-    multiply(Vectors<OneVector>.self)
+    multiply(Vectors<OneVector<Lane>>.self)
   } else {
-    multiply(OneVector.self)
+    multiply(OneVector<Lane>.self)
   }
 }
 
 /// c[8, vectors of a row] = initial + left strip x right strip, all sums in registers.
 @inline(__always)
-private func multiplyStrips<Row: RowSums>(
-  _ rows: Row.Type, _ left: LeftStrip, _ right: Floats, _ inner: Int, _ initial: Floats?, _ initialStride: Int,
-  _ c: MutableFloats, _ stride: Int
+private func multiplyStrips<Row: RowSums, Result: ComputeElement>(
+  _ rows: Row.Type, _ left: LeftStrip, _ right: Floats, _ lanes: Int, _ initial: Floats?, _ initialStride: Int,
+  _ type: Result.Type, _ c: MutableBytes, _ stride: Int
 ) {
   var row0 = Row(initial, 0)
   var row1 = Row(initial, initialStride)
@@ -195,27 +229,27 @@ private func multiplyStrips<Row: RowSums>(
   // Two pointers and multiples of one stride reach all rows.
   var (upper, b) = (left.first, right)
   var lower = left.first + 4 * left.row
-  for _ in 0..<inner {
-    // The strip is longer than the first-level cache: ask for what comes eight inner elements later.
+  for _ in 0..<lanes {
+    // The strip is longer than the first-level cache: ask for what comes eight lanes later.
     for vector in 0..<Row.vectors { vector_prefetch(b + 8 * rightLines + vector * width) }
-    row0.add(upper[0], b)
-    row1.add(upper[left.row], b)
-    row2.add(upper[2 * left.row], b)
-    row3.add(upper[3 * left.row], b)
-    row4.add(lower[0], b)
-    row5.add(lower[left.row], b)
-    row6.add(lower[2 * left.row], b)
-    row7.add(lower[3 * left.row], b)
+    row0.add(Float.load(one: upper), b)
+    row1.add(Float.load(one: upper + left.row), b)
+    row2.add(Float.load(one: upper + 2 * left.row), b)
+    row3.add(Float.load(one: upper + 3 * left.row), b)
+    row4.add(Float.load(one: lower), b)
+    row5.add(Float.load(one: lower + left.row), b)
+    row6.add(Float.load(one: lower + 2 * left.row), b)
+    row7.add(Float.load(one: lower + 3 * left.row), b)
     upper += left.inner
     lower += left.inner
     b += rightLines
   }
-  row0.store(c)
-  row1.store(c + stride)
-  row2.store(c + 2 * stride)
-  row3.store(c + 3 * stride)
-  row4.store(c + 4 * stride)
-  row5.store(c + 5 * stride)
-  row6.store(c + 6 * stride)
-  row7.store(c + 7 * stride)
+  row0.store(type, c)
+  row1.store(type, c + stride)
+  row2.store(type, c + 2 * stride)
+  row3.store(type, c + 3 * stride)
+  row4.store(type, c + 4 * stride)
+  row5.store(type, c + 5 * stride)
+  row6.store(type, c + 6 * stride)
+  row7.store(type, c + 7 * stride)
 }

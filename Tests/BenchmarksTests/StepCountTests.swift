@@ -91,7 +91,8 @@ enum CountLimits {
     #expect(device.allocatedBytes == before, "the device's tensors and scratch memory grew")
     Self.show("\(precision), \(device.fingerprint)", "\(counts)")
 
-    let ownProducts = device.fingerprint.contains(precision == .float32 ? "+float32" : "+tiles")
+    let own = precision == .float32 ? ["+float32"] : ["+tiles", "+pairs"]
+    let ownProducts = own.contains { device.fingerprint.contains($0) }
     let limits = CountLimits.limits(precision, ownProducts: ownProducts)
     func perStep(_ count: UInt64) -> Double { Double(count) / Double(steps) }
     for (name, value, limit) in [

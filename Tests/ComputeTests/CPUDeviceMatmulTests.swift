@@ -12,6 +12,8 @@ import Testing
     // Whole blocks, blocks that end after one or two vectors, and a sum longer than is packed at a time.
     Shape(m: 96, n: 64, k: 64), Shape(m: 64, n: 160, k: 96), Shape(m: 64, n: 80, k: 96),
     Shape(m: 20, n: 40, k: 4_200),
+    // Whole strips whose last pair of inner elements is half empty.
+    Shape(m: 64, n: 96, k: 49),
   ]
 
   @Test(arguments: shapes) func float32(_ shape: Shape) throws { try check(shape, .float32, .float32, 1e-5) }
@@ -49,6 +51,23 @@ import Testing
       #expect(try device.values(sums).allSatisfy { $0 == 0 })
     }
     try device.wait()
+  }
+
+  /// Processors that share a fingerprint must add in one order. Of two products in a lane the second is added first, and
+  /// each sum is rounded.
+  @Test func pairsAreAddedInTheOrderThatTheFingerprintStandsFor() throws {
+    let device = try CPUDevice(threads: 1)
+    guard device.fingerprint.contains("+pairs") else { return }
+    let large: Float = 16_777_216  // 2^24, beside which 1 is lost.
+    func sum(_ products: [Float]) throws -> Float {
+      let a = try device.tensor(.bfloat16, [1, 2], products)
+      let ones = try device.tensor(.bfloat16, [2, 1], [1, 1])
+      let sum = try device.tensor(.float32, [1, 1], [large])
+      device.matmul(a, transposed: false, ones, transposed: false, adding: sum, into: sum)
+      return try device.values(sum)[0]
+    }
+    #expect(try sum([1, -large]) == 1)
+    #expect(try sum([-large, 1]) == 0)
   }
 
   @Test func measuredSpeedIsPositive() throws {

@@ -14,8 +14,12 @@ import Testing
     "ControlPlane": ["ClusterModel", "Schedules", "Wire"],
     "Simulation": ["ClusterModel", "ControlPlane", "Wire"],
     "Digests": ["CSystem"],
-    "Kernels": ["KernelInterface", "CVector"], "KernelsAMX": ["KernelInterface", "CTiles"],
-    "Compute": ["KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAMX", "COneDNN", "CProcessor"],
+    "Kernels": ["KernelInterface", "CVector"], "KernelsAVX512BF16": ["KernelInterface", "CVector"],
+    "KernelsAMX": ["KernelInterface", "CTiles"],
+    "Compute": [
+      "KernelInterface", "Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAVX512BF16", "KernelsAMX", "COneDNN",
+      "CProcessor",
+    ],
     "TransfusionModel": ["Compute", "Randomness"],
     "Optimizers": ["Compute"],
     "TrainingData": ["ClusterModel", "TransfusionModel", "Randomness", "Digests", "CSentencePiece", "CImages"],
@@ -42,7 +46,8 @@ import Testing
   /// The owner of each C library: nobody else imports it.
   static let owners: [String: Set<String>] = [
     "CZeroMQ": ["Transport"], "CHDF5": ["HDF5"], "COneDNN": ["Compute"], "CSentencePiece": ["TrainingData"],
-    "CImages": ["TrainingData"], "CProcessor": ["Compute"], "CVector": ["Kernels"], "CTiles": ["KernelsAMX"],
+    "CImages": ["TrainingData"], "CProcessor": ["Compute"], "CVector": ["Kernels", "KernelsAVX512BF16"],
+    "CTiles": ["KernelsAMX"],
   ]
   /// Modules without sockets, files, clocks or randomness: they import nothing that has them.
   static let pure: Set<String> = ["ClusterModel", "Schedules", "ControlPlane", "Simulation"]
@@ -83,7 +88,7 @@ import Testing
       let listed = String(match.2).replacing(#/package: "[^"]*"/#, with: "")
       var dependencies = Set(listed.matches(of: #/"(\w+)"/#).map { String($0.1) })
       if match.3 == "kernelDependencies" {
-        dependencies.formUnion(["Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAMX"])
+        dependencies.formUnion(["Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAVX512BF16", "KernelsAMX"])
       }
       let imports = Set(tree.files.filter { $0.module == module }.flatMap(Self.imports))
       guard !imports.isEmpty else { continue }  // the kernels' links are read as Kernels

@@ -7,6 +7,7 @@
 // CPUID behind compiler builtins: whether both the processor and the operating system have the instruction set.
 bool processor_has_avx2_fma(void);
 bool processor_has_avx512(void);
+bool processor_has_avx512_bf16(void);
 // AMX tiles for bfloat16 and AVX512_BF16, and the operating system's permission to use them, which this asks for.
 bool processor_has_amx_bf16(void);
 

@@ -13,6 +13,8 @@ typedef double vector_double8 __attribute__((ext_vector_type(8)));
 typedef uint16_t vector_ushort16 __attribute__((ext_vector_type(16)));
 typedef int32_t vector_int16 __attribute__((ext_vector_type(16)));
 typedef uint32_t vector_uint16 __attribute__((ext_vector_type(16)));
+typedef uint16_t vector_ushort8 __attribute__((ext_vector_type(8)));
+typedef uint32_t vector_uint8 __attribute__((ext_vector_type(8)));
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 
@@ -95,10 +97,11 @@ VECTOR_INLINE double vector_total_double(vector_double8 x) {
   return two.x + two.y;
 }
 
-// Sixteen (or eight) lines of sixteen elements, `stride` apart, become sixteen lines of sixteen (or eight).
-VECTOR_INLINE void vector_transpose16(const float *source, long stride, float *target, long target_stride) {
+// Sixteen (or eight) lines of sixteen elements of 32 bits become sixteen lines of sixteen (or eight). Strides are bytes.
+VECTOR_INLINE void vector_transpose16(const void *source, long stride, void *target, long target_stride) {
   vector_float16 r[16], t[16];
-  for (int i = 0; i < 16; i++) __builtin_memcpy(&r[i], source + i * stride, sizeof r[i]);
+  const char *lines = source;
+  for (int i = 0; i < 16; i++) __builtin_memcpy(&r[i], lines + i * stride, sizeof r[i]);
   // Four rounds of interleaving halves with the line half of all lines further on transpose a square of 2^4.
   for (int round = 0; round < 4; round++) {
     for (int i = 0; i < 8; i++) {
@@ -109,11 +112,12 @@ VECTOR_INLINE void vector_transpose16(const float *source, long stride, float *t
     }
     for (int i = 0; i < 16; i++) r[i] = t[i];
   }
-  for (int i = 0; i < 16; i++) __builtin_memcpy(target + i * target_stride, &r[i], sizeof r[i]);
+  for (int i = 0; i < 16; i++) __builtin_memcpy((char *)target + i * target_stride, &r[i], sizeof r[i]);
 }
-VECTOR_INLINE void vector_transpose8(const float *source, long stride, float *target, long target_stride) {
+VECTOR_INLINE void vector_transpose8(const void *source, long stride, void *target, long target_stride) {
   vector_float16 r[8], t[8];
-  for (int i = 0; i < 8; i++) __builtin_memcpy(&r[i], source + i * stride, sizeof r[i]);
+  const char *lines = source;
+  for (int i = 0; i < 8; i++) __builtin_memcpy(&r[i], lines + i * stride, sizeof r[i]);
   // Three rounds leave two target lines in each vector.
   for (int round = 0; round < 3; round++) {
     for (int i = 0; i < 4; i++) {
@@ -125,7 +129,31 @@ VECTOR_INLINE void vector_transpose8(const float *source, long stride, float *ta
   }
   for (int i = 0; i < 8; i++) {
     vector_float8 lower = r[i].lo, upper = r[i].hi;
-    __builtin_memcpy(target + 2 * i * target_stride, &lower, sizeof lower);
-    __builtin_memcpy(target + (2 * i + 1) * target_stride, &upper, sizeof upper);
+    __builtin_memcpy((char *)target + 2 * i * target_stride, &lower, sizeof lower);
+    __builtin_memcpy((char *)target + (2 * i + 1) * target_stride, &upper, sizeof upper);
   }
 }
+
+// Two rows of sixteen (or eight) elements of 16 bits become sixteen (or eight) pairs, the first row's in the lower halves.
+VECTOR_INLINE void vector_pack_pairs16(const void *first, const void *second, void *target) {
+  vector_ushort16 low, high;
+  __builtin_memcpy(&low, first, sizeof low);
+  __builtin_memcpy(&high, second, sizeof high);
+  vector_uint16 pairs = __builtin_convertvector(low, vector_uint16) | __builtin_convertvector(high, vector_uint16) << 16;
+  __builtin_memcpy(target, &pairs, sizeof pairs);
+}
+VECTOR_INLINE void vector_pack_pairs8(const void *first, const void *second, void *target) {
+  vector_ushort8 low, high;
+  __builtin_memcpy(&low, first, sizeof low);
+  __builtin_memcpy(&high, second, sizeof high);
+  vector_uint8 pairs = __builtin_convertvector(low, vector_uint8) | __builtin_convertvector(high, vector_uint8) << 16;
+  __builtin_memcpy(target, &pairs, sizeof pairs);
+}
+
+#ifdef __AVX512BF16__
+// sum + the products of the two bfloat16 numbers in each lane.
+VECTOR_INLINE vector_float16 vector_add_pairs(vector_float16 sum, vector_float16 x, vector_float16 y) {
+  typedef __bf16 bfloat32 __attribute__((vector_size(64)));
+  return (vector_float16)__builtin_ia32_dpbf16ps_512(sum, (bfloat32)x, (bfloat32)y);
+}
+#endif
