@@ -64,6 +64,56 @@ struct AttentionPlan {
   func sees(queryTile: Int, keyTile: Int) -> Bool { keyTiles(seenBy: queryTile).contains(keyTile) }
 }
 
+/// Which part of a tile its queries see, by strip of queries and by strip of keys, so that products leave out the rest:
+/// of causal tiles on the diagonal nearly half.
+struct TileReach {
+  /// Lines of a strip; nil where products make whole tiles.
+  private let strip: Int?
+  /// Keys that the queries of a strip see, and queries that see the keys of one; relative to the tile.
+  private let byQuery, byKey: UnsafeMutablePointer<Range<Int32>>
+
+  /// What `init` is to be given.
+  static func bytes(_ plan: AttentionPlan) -> Int {
+    (plan.queries.size + plan.keys.size) * MemoryLayout<Range<Int32>>.stride
+  }
+
+  init(_ kernels: ProductKernels?, _ plan: AttentionPlan, in memory: MutableBytes) {
+    strip = kernels?.leftLines
+    byQuery = memory.assumingMemoryBound(to: Range<Int32>.self)
+    byKey = byQuery + plan.queries.size
+  }
+
+  /// Looks at a tile: the intervals are those of its queries.
+  func find(_ tile: KeyIntervals, withKeys: Bool) {
+    guard let strip else { return }
+    let (first, last) = (Int32(tile.firstKey), Int32(tile.keys))
+    let queryStrips = (tile.queries + strip - 1) / strip
+    for index in 0..<queryStrips {
+      var (lower, upper) = (last, Int32(0))
+      for query in index * strip..<min((index + 1) * strip, tile.queries) {
+        let (start, end) = (max(tile.keyStart[query] - first, 0), min(tile.keyEnd[query] - first, last))
+        if start < end { (lower, upper) = (min(lower, start), max(upper, end)) }
+      }
+      byQuery[index] = lower < upper ? lower..<upper : 0..<0
+    }
+    if !withKeys { return }
+    for index in 0..<(tile.keys + strip - 1) / strip {
+      let keys = Int32(index * strip)..<Int32((index + 1) * strip)
+      let seeing = { (queries: Int) in byQuery[queries].overlaps(keys) }
+      if let lower = (0..<queryStrips).first(where: seeing), let upper = (0..<queryStrips).last(where: seeing) {
+        byKey[index] = Int32(lower * strip)..<Int32(min((upper + 1) * strip, tile.queries))
+      } else {
+        byKey[index] = 0..<0
+      }
+    }
+  }
+
+  /// For a product whose rows are queries and whose `axis` is keys.
+  func keys(_ axis: ProductReach.Axis) -> ProductReach? { strip.map { _ in ProductReach(axis, byQuery) } }
+  /// For a product whose rows are keys and whose `axis` is queries.
+  func queries(_ axis: ProductReach.Axis) -> ProductReach? { strip.map { _ in ProductReach(axis, byKey) } }
+}
+
 /// The matrix products of one kind on every shape of tile: full or last in queries, full or last in keys.
 struct AttentionProducts {
   private let primitives: [MatmulPrimitive]
@@ -108,4 +158,10 @@ struct AttentionOperands {
   func bytes(_ row: Int, _ element: Int) -> Int { (row * stride + element) * type.sizeBytes }
   func outputBytes(_ row: Int, _ head: Int) -> Int { (row * outputStride + head * headSize) * type.sizeBytes }
   var scale: Float { 1 / Float(headSize).squareRoot() }
+  /// What a tile's queries see, relative to its keys.
+  func intervals(_ queries: Range<Int>, _ keys: Range<Int>) -> KeyIntervals {
+    KeyIntervals(
+      keyStart: keyStart + queries.lowerBound, keyEnd: keyEnd + queries.lowerBound, firstKey: keys.lowerBound,
+      queries: queries.count, keys: keys.count)
+  }
 }

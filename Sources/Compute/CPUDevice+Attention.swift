@@ -64,6 +64,7 @@ extension CPUDevice {
     let accumulatedAt = layout.add(floats: queryRows * headSize)
     let maximumAt = layout.add(floats: queryRows)
     let sumAt = layout.add(floats: queryRows)
+    let reachAt = layout.add(TileReach.bytes(plan))
 
     parallel(operands.heads * plan.queries.count) { index, lane in
       // The last queries see most keys: long tasks first leaves no thread waiting at the end.
@@ -79,22 +80,25 @@ extension CPUDevice {
       }
       memset(memory + accumulatedAt, 0, rows.count * headSize * 4)
       let keyValueHead = head / operands.group
+      let reach = TileReach(own[type], plan, in: memory + reachAt)
       for keyTile in plan.keyTiles(seenBy: tile) {
         let keys = plan.keys.range(keyTile)
+        let intervals = operands.intervals(rows, keys)
+        reach.find(intervals, withKeys: false)
         lane.multiply(
           scoreProducts.primitive(plan, tile, keyTile),
           operands.qkv + operands.bytes(rows.lowerBound, operands.query(head)),
-          operands.qkv + operands.bytes(keys.lowerBound, operands.key(keyValueHead)), memory + scoresAt)
+          operands.qkv + operands.bytes(keys.lowerBound, operands.key(keyValueHead)), memory + scoresAt,
+          reach: reach.keys(.columns))
         kernels.softmaxTile(
           SoftmaxTile(
-            intervals: KeyIntervals(
-              keyStart: operands.keyStart + rows.lowerBound, keyEnd: operands.keyEnd + rows.lowerBound,
-              firstKey: keys.lowerBound, queries: rows.count, keys: keys.count),
-            scale: operands.scale * 1.442_695_04, scores: floats(scoresAt), probabilities: memory + probabilitiesAt,
+            intervals: intervals, scale: operands.scale * 1.442_695_04, scores: floats(scoresAt),
+            probabilities: memory + probabilitiesAt,
             output: floats(accumulatedAt), headSize: headSize, state: state))
         lane.multiply(
           valueProducts.primitive(plan, tile, keyTile), memory + probabilitiesAt,
-          operands.qkv + operands.bytes(keys.lowerBound, operands.value(keyValueHead)), memory + accumulatedAt)
+          operands.qkv + operands.bytes(keys.lowerBound, operands.value(keyValueHead)), memory + accumulatedAt,
+          reach: reach.keys(.inner))
       }
       kernels.softmaxFinish(
         floats(accumulatedAt), state, output + operands.outputBytes(rows.lowerBound, head), operands.outputStride,

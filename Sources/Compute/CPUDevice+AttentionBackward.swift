@@ -86,6 +86,7 @@ extension CPUDevice {
     let valueGradientAt = layout.add(floats: plan.keys.size * headSize)
     let deltaAt = layout.add(floats: group * longest)
     let queryGradientAt = layout.add(floats: group * longest * headSize)
+    let reachAt = layout.add(TileReach.bytes(plan))
 
     // Longest segments first: no thread waits long at the end. The order does not change any sum.
     let segments = plan.segments.sorted { ($1.count, $0.lowerBound) < ($0.count, $1.lowerBound) }
@@ -95,6 +96,7 @@ extension CPUDevice {
       let memory = lane.scratch.reserve(layout.totalBytes)
       func floats(_ offset: Int) -> MutableFloats { (memory + offset).assumingMemoryBound(to: Float.self) }
       let firstHead = keyValueHead * group
+      let reach = TileReach(own[type], plan, in: memory + reachAt)
       let (delta, queryGradient) = (floats(deltaAt), floats(queryGradientAt))
       memset(queryGradient, 0, group * segment.count * headSize * 4)
       for member in 0..<group {
@@ -116,27 +118,29 @@ extension CPUDevice {
             let local = member * segment.count + rows.lowerBound - segment.lowerBound
             let queryRows = operands.qkv + operands.bytes(rows.lowerBound, operands.query(head))
             let upstreamRows = dOutput + operands.outputBytes(rows.lowerBound, head)
-            lane.multiply(multiply.scores.primitive(plan, tile, keyTile), keyRows, queryRows, memory + scoresAt)
+            let intervals = operands.intervals(rows, keys)
+            reach.find(intervals, withKeys: true)
+            lane.multiply(
+              multiply.scores.primitive(plan, tile, keyTile), keyRows, queryRows, memory + scoresAt,
+              reach: reach.queries(.columns))
             lane.multiply(
               multiply.probabilityGradients.primitive(plan, tile, keyTile), valueRows, upstreamRows,
-              memory + upstreamAt)
+              memory + upstreamAt, reach: reach.queries(.columns))
             kernels.softmaxGradientTile(
               SoftmaxGradientTile(
-                intervals: KeyIntervals(
-                  keyStart: operands.keyStart + rows.lowerBound, keyEnd: operands.keyEnd + rows.lowerBound,
-                  firstKey: keys.lowerBound, queries: rows.count, keys: keys.count),
-                scale: operands.scale, scores: floats(scoresAt), probabilityGradients: floats(upstreamAt),
+                intervals: intervals, scale: operands.scale, scores: floats(scoresAt),
+                probabilityGradients: floats(upstreamAt),
                 logSumExp: operands.logSumExp + head * operands.tokens + rows.lowerBound, delta: delta + local,
                 probabilities: memory + probabilitiesAt, scoreGradients: memory + scoreGradientsAt))
             lane.multiply(
               multiply.valueGradients.primitive(plan, tile, keyTile), memory + probabilitiesAt, upstreamRows,
-              memory + valueGradientAt)
+              memory + valueGradientAt, reach: reach.queries(.inner))
             lane.multiply(
               multiply.keyGradients.primitive(plan, tile, keyTile), memory + scoreGradientsAt, queryRows,
-              memory + keyGradientAt)
+              memory + keyGradientAt, reach: reach.queries(.inner))
             lane.multiply(
               multiply.queryGradients.primitive(plan, tile, keyTile), memory + scoreGradientsAt, keyRows,
-              queryGradient + local * headSize)
+              queryGradient + local * headSize, reach: reach.keys(.inner))
           }
         }
         for row in keys {

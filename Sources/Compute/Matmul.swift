@@ -91,8 +91,10 @@ final class Lane {
     blockScratch.deallocate()
   }
 
+  /// - Parameter reach: which part is wanted, by strip of the own kernels' rows; oneDNN makes all of it.
   func multiply(
-    _ primitive: MatmulPrimitive, _ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ c: UnsafeMutableRawPointer
+    _ primitive: MatmulPrimitive, _ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ c: UnsafeMutableRawPointer,
+    reach: ProductReach? = nil
   ) {
     switch primitive.body {
     case .library(let product, let scratchBytes):
@@ -100,12 +102,14 @@ final class Lane {
       if code != 0, failure == nil {
         failure = .library(operation: "oneDNN matrix product of \(primitive.shape)", code: code)
       }
-    case .own(let kernels): multiply(primitive.shape, kernels, a, b, c)
+    case .own(let kernels): multiply(primitive.shape, kernels, a, b, c, reach)
     }
   }
 
   /// A product small enough for the second-level cache, by kernels of our own.
-  private func multiply(_ shape: MatmulShape, _ own: ProductKernels, _ a: Bytes, _ b: Bytes, _ c: MutableBytes) {
+  private func multiply(
+    _ shape: MatmulShape, _ own: ProductKernels, _ a: Bytes, _ b: Bytes, _ c: MutableBytes, _ reach: ProductReach?
+  ) {
     let inPlace = shape.leftLies(own)
     let leftBytes = inPlace ? 0 : own.packedBytes(.left, lines: shape.rows, inner: shape.inner)
     let packed = productScratch.reserve(leftBytes + own.packedBytes(.right, lines: shape.columns, inner: shape.inner))
@@ -117,7 +121,7 @@ final class Lane {
         rows: shape.rows, columns: shape.columns, inner: shape.inner, c: c,
         cIsBFloat16: shape.resultType == .bfloat16, cStride: shape.cStride,
         initial: shape.accumulate ? Floats(c.assumingMemoryBound(to: Float.self)) : nil,
-        initialStride: shape.cStride, outer: .left, scratch: blockScratch))
+        initialStride: shape.cStride, outer: .left, reach: reach, scratch: blockScratch))
   }
 }
 

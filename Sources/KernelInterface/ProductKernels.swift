@@ -84,6 +84,24 @@ public struct Packing {
   }
 }
 
+/// Which part of a product is wanted, by strip of `ProductKernels.leftLines` rows. Kernels make whole blocks, and may make
+/// more than they are asked for.
+public struct ProductReach {
+  public enum Axis: Sendable {
+    /// Columns of c: its other elements may be left as they are.
+    case columns
+    /// The inner dimension: the left operand is zero elsewhere.
+    case inner
+  }
+  public var axis: Axis
+  /// One range for each strip of rows.
+  public var ranges: UnsafePointer<Range<Int32>>
+  public init(_ axis: Axis, _ ranges: UnsafePointer<Range<Int32>>) {
+    self.axis = axis
+    self.ranges = ranges
+  }
+}
+
 /// c[rows, columns] = left x right, or the same added to `initial`.
 public struct PackedProduct {
   /// Packed, or rows as they lie in memory where `leftStride` says so.
@@ -104,12 +122,14 @@ public struct PackedProduct {
   public var initialStride: Int
   /// Which side's strips the outer loop goes through: the inner one's should fit the second-level cache.
   public var outer: OperandSide
+  /// Everything is wanted where nil.
+  public var reach: ProductReach?
   /// `ProductKernels.scratchBytes`, for this call alone.
   public var scratch: MutableBytes
   public init(
     left: Bytes, leftStride: Int? = nil, right: Bytes, rows: Int, columns: Int, inner: Int, c: MutableBytes,
     cIsBFloat16: Bool, cStride: Int, initial: Floats? = nil, initialStride: Int = 0, outer: OperandSide,
-    scratch: MutableBytes
+    reach: ProductReach? = nil, scratch: MutableBytes
   ) {
     self.left = left
     self.leftStride = leftStride
@@ -123,6 +143,7 @@ public struct PackedProduct {
     self.initial = initial
     self.initialStride = initialStride
     self.outer = outer
+    self.reach = reach
     self.scratch = scratch
   }
 }
@@ -132,16 +153,21 @@ public struct ProductBlock {
   public let leftStrip, rightStrip: Int
   /// What the matrix has of the strips: fewer than their lines where it ends inside the block.
   public let rows, columns: Int
+  /// Where the left strip is not known to be zero.
+  public let inner: Range<Int>
   /// First element.
   public let initial: Floats?
   public let c: MutableBytes
 
   @usableFromInline
-  init(leftStrip: Int, rightStrip: Int, rows: Int, columns: Int, initial: Floats?, c: MutableBytes) {
+  init(
+    leftStrip: Int, rightStrip: Int, rows: Int, columns: Int, inner: Range<Int>, initial: Floats?, c: MutableBytes
+  ) {
     self.leftStrip = leftStrip
     self.rightStrip = rightStrip
     self.rows = rows
     self.columns = columns
+    self.inner = inner
     self.initial = initial
     self.c = c
   }
@@ -150,7 +176,7 @@ public struct ProductBlock {
 extension PackedProduct {
   @inlinable public var cBytes: Int { cIsBFloat16 ? 2 : 4 }
 
-  /// Calls `body` for every block, in the order that `outer` asks for.
+  /// Calls `body` for every block that is wanted, in the order that `outer` asks for.
   @inlinable @inline(__always)
   public func forEachBlock(leftLines: Int, rightLines: Int, _ body: (ProductBlock) -> Void) {
     let leftStrips = (rows + leftLines - 1) / leftLines
@@ -159,10 +185,19 @@ extension PackedProduct {
       for innerStrip in 0..<(outer == .left ? rightStrips : leftStrips) {
         let (left, right) = outer == .left ? (outerStrip, innerStrip) : (innerStrip, outerStrip)
         let (row, column) = (left * leftLines, right * rightLines)
+        var wanted = 0..<inner
+        if let reach {
+          let range = Int(reach.ranges[left].lowerBound)..<Int(reach.ranges[left].upperBound)
+          switch reach.axis {
+          case .columns: if range.upperBound <= column || range.lowerBound >= column + rightLines { continue }
+          case .inner: wanted = range
+          }
+        }
         body(
           ProductBlock(
             leftStrip: left, rightStrip: right, rows: min(leftLines, rows - row),
-            columns: min(rightLines, columns - column), initial: initial.map { $0 + row * initialStride + column },
+            columns: min(rightLines, columns - column), inner: wanted,
+            initial: initial.map { $0 + row * initialStride + column },
             c: c + (row * cStride + column) * cBytes))
       }
     }

@@ -117,10 +117,12 @@ func softmaxGradientTileKernel<E: ComputeElement>(_: E.Type, _ tile: SoftmaxGrad
       }
       let offset = Float.load(tile.logSumExp, start, lanes) * -log2OfE
       let score = Float.load(scores, start, lanes)
-      let seen = vector_where_within(lower, upper, key, exponential2(offset.addingProduct(score, factor)))
+      let probability = exponential2(offset.addingProduct(score, factor))
       let difference = Float.load(upstream, start, lanes) - Float.load(tile.delta, start, lanes)
-      E.store(seen, probabilities, start, lanes)
-      E.store(seen * difference * tile.scale, gradients, start, lanes)
+      // Where no query looks, scores and upstream gradients may be anything.
+      let gradient = vector_where_within(lower, upper, key, probability * difference * tile.scale)
+      E.store(vector_where_within(lower, upper, key, probability), probabilities, start, lanes)
+      E.store(gradient, gradients, start, lanes)
     }
   }
 }

@@ -189,18 +189,23 @@ private func multiplyStrips<Lane: ProductLane, Result: ComputeElement>(
   _ lane: Lane.Type, _ p: PackedProduct, _ block: ProductBlock, _ initial: Floats?, _ initialStride: Int,
   _ type: Result.Type, _ c: MutableBytes, _ stride: Int
 ) {
-  let lanes = (p.inner + Lane.elements - 1) / Lane.elements
-  let right = p.right.assumingMemoryBound(to: Float.self) + block.rightStrip * lanes * rightLines
+  func lanes(_ elements: Int) -> Int { (elements + Lane.elements - 1) / Lane.elements }
+  let stripLanes = lanes(p.inner)
+  let first = block.inner.lowerBound / Lane.elements
+  let count = lanes(block.inner.upperBound) - first
+  let right = p.right.assumingMemoryBound(to: Float.self) + (block.rightStrip * stripLanes + first) * rightLines
   @inline(__always)
   func multiply<Row: RowSums>(_ rows: Row.Type) {
     if let elements = p.leftStride {
       let row = elements * laneBytes / Lane.elements
-      let left = LeftStrip(first: p.left + block.leftStrip * leftLines * row, row: row, inner: laneBytes)
-      multiplyStrips(rows, left, right, lanes, initial, initialStride, type, c, stride)
+      let start = block.leftStrip * leftLines * row + first * laneBytes
+      let left = LeftStrip(first: p.left + start, row: row, inner: laneBytes)
+      multiplyStrips(rows, left, right, count, initial, initialStride, type, c, stride)
     } else {
       let left = LeftStrip(
-        first: p.left + block.leftStrip * leftLines * lanes * laneBytes, row: laneBytes, inner: leftLines * laneBytes)
-      multiplyStrips(rows, left, right, lanes, initial, initialStride, type, c, stride)
+        first: p.left + (block.leftStrip * stripLanes + first) * leftLines * laneBytes, row: laneBytes,
+        inner: leftLines * laneBytes)
+      multiplyStrips(rows, left, right, count, initial, initialStride, type, c, stride)
     }
   }
   if block.columns > 2 * width {

@@ -60,6 +60,45 @@ import Testing
     }
   }
 
+  /// Products leave out what no query sees, so scratch memory keeps what was there before; products of tiles read it
+  /// where the kernels between have not written zeros over it.
+  @Test(arguments: [ElementType.float32, .bfloat16])
+  func whatAnEarlierCallLeftInScratchMemoryIsNotRead(_ type: ElementType) throws {
+    let c = Case(tokens: 520, heads: 2, groups: 1, headSize: 32, documents: [300, 150, 70])
+    let (starts, ends) = c.intervals
+    let width = (c.heads + 2 * c.groups) * c.headSize
+    func results(poisoned: Bool) throws -> [[Float]] {
+      let device = try CPUDevice(threads: 2)
+      let (keyStart, keyEnd) = (try device.tensor(starts), try device.tensor(ends))
+      let (first, last) = ([Int32](repeating: 0, count: c.tokens), [Int32](repeating: Int32(c.tokens), count: c.tokens))
+      // Every query sees every key, and all is NaN.
+      let (all, allEnd) = (try device.tensor(first), try device.tensor(last))
+      let nothing = try device.tensor(type, [c.tokens, width], [Float](repeating: .nan, count: c.tokens * width))
+      let qkv = try device.tensor(type, [c.tokens, width], gaussians(1, c.tokens * width))
+      let output = try device.allocate(type, [c.tokens, c.heads * c.headSize])
+      let logSumExp = try device.allocate(.float32, [c.heads, c.tokens])
+      let dqkv = try device.allocate(type, [c.tokens, width])
+      func forward(_ qkv: Tensor, _ start: Tensor, _ end: Tensor) throws -> [Float] {
+        device.attention(
+          qkv, heads: c.heads, keyValueHeads: c.groups, keyStart: start, keyEnd: end, into: output,
+          logSumExp: logSumExp)
+        return try device.values(output)
+      }
+      func backward(_ qkv: Tensor, _ start: Tensor, _ end: Tensor) throws -> [Float] {
+        device.attentionBackward(
+          output, qkv: qkv, output: output, logSumExp: logSumExp, heads: c.heads, keyValueHeads: c.groups,
+          keyStart: start, keyEnd: end, into: dqkv)
+        return try device.values(dqkv)
+      }
+      if poisoned { #expect(try forward(nothing, all, allEnd).allSatisfy(\.isNaN)) }
+      let values = try forward(qkv, keyStart, keyEnd)
+      // Gradients, right after gradients: the forward pass would write numbers over what those leave.
+      if poisoned { #expect(try backward(nothing, all, allEnd).contains(where: \.isNaN)) }
+      return [values, try backward(qkv, keyStart, keyEnd)]
+    }
+    #expect(try results(poisoned: true) == results(poisoned: false))
+  }
+
   @Test func paddingSeesItselfAlone() throws {
     let tokens = 40
     let device = try CPUDevice(threads: 2)
