@@ -42,27 +42,43 @@ private func packKernel<Lane: ProductLane>(_ lane: Lane.Type, _ p: Packing) {
     }
     return
   }
-  for index in Swift.stride(from: 0, to: p.inner, by: Lane.elements) {
-    let elements = min(Lane.elements, p.inner - index)
-    let row = p.source + index * stride
-    let step = p.packed + index / Lane.elements * extent * laneBytes
+  if p.side == .left {
+    packRows(lane, p, stride, extent: leftLines)
+  } else {
+    packRows(lane, p, stride, extent: rightLines)
+  }
+}
+
+/// Lines side by side in memory. A strip gets a few lanes at a time: strips are so far apart that the caches would lose
+/// what is half written, and the rows, too, which all strips read.
+/// - Parameter stride: bytes between inner elements.
+@inline(__always)
+private func packRows<Lane: ProductLane>(_ lane: Lane.Type, _ p: Packing, _ stride: Int, extent: Int) {
+  let elementBytes = laneBytes / Lane.elements
+  let lanes = (p.inner + Lane.elements - 1) / Lane.elements
+  let chunk = 4
+  for start in Swift.stride(from: 0, to: lanes, by: chunk) {
     for first in Swift.stride(from: 0, to: p.lines, by: extent) {
-      let target = step + first / extent * p.stripBytes
       let lines = min(extent, p.lines - first)
-      if lines == extent, elements == Lane.elements {
-        forEachVector(extent) { start, lanes in
-          let (source, target) = (row + (first + start) * elementBytes, target + start * laneBytes)
-          if lanes == width {
-            Lane.pack16(lines: source, stride, target)
-          } else {
-            Lane.pack8(lines: source, stride, target)
+      var source = p.source + start * Lane.elements * stride + first * elementBytes
+      var target = p.packed + first / extent * p.stripBytes + start * extent * laneBytes
+      for index in start..<min(start + chunk, lanes) {
+        let elements = min(Lane.elements, p.inner - index * Lane.elements)
+        if lines == extent, elements == Lane.elements {
+          var line = 0
+          while line + width <= extent {
+            Lane.pack16(lines: source + line * elementBytes, stride, target + line * laneBytes)
+            line += width
+          }
+          if line < extent { Lane.pack8(lines: source + line * elementBytes, stride, target + line * laneBytes) }
+        } else {
+          for line in 0..<extent {
+            let bits = line < lines ? Lane.pack(line: source + line * elementBytes, stride, elements) : 0
+            target.storeBytes(of: bits, toByteOffset: line * laneBytes, as: UInt32.self)
           }
         }
-      } else {
-        for line in 0..<extent {
-          let bits = line < lines ? Lane.pack(line: row + (first + line) * elementBytes, stride, elements) : 0
-          target.storeBytes(of: bits, toByteOffset: line * laneBytes, as: UInt32.self)
-        }
+        source += Lane.elements * stride
+        target += extent * laneBytes
       }
     }
   }
