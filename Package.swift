@@ -9,8 +9,8 @@ import PackageDescription
   let isX86 = false
 #endif
 
-/// The SIMD loops are one set of sources compiled once per instruction set (the second and third
-/// folder hold links to the files of the first); `Compute` picks one at start.
+/// The SIMD loops are one set of sources compiled once per instruction set (the other folders hold links to the files of
+/// the first, and how their registers hold a matrix product); `Compute` picks one at start.
 let kernelTargets: [Target] =
   [
     .target(

@@ -13,7 +13,7 @@ extension CPUDevice {
   func multiplyPacked(
     _ shape: MatmulShape, _ kernels: ProductKernels, _ a: Bytes, _ b: Bytes, _ base: Floats?, _ c: MutableBytes
   ) {
-    let innerLimit = Self.innerBytes / kernels.elementBytes
+    let innerLimit = Self.innerBytes / kernels.packedElementBytes
     if shape.inner <= innerLimit { return multiplyChunk(shape, kernels, a, b, base, c) }
     // Partial sums stay float32.
     var part = shape
@@ -110,7 +110,7 @@ extension CPUDevice {
         part.packed = whole.packed + range.lowerBound / unit * whole.stripBytes
       } else {
         part.inner = range.count
-        part.packed = whole.packed + range.lowerBound * kernels.lines(whole.side) * kernels.elementBytes
+        part.packed = whole.packed + range.lowerBound * kernels.lines(whole.side) * kernels.packedElementBytes
       }
       kernels.pack(part)
     }

@@ -21,7 +21,7 @@ public final class CPUDevice: Device {
   let budget: MemoryBudget
   /// Shared by the threads of one operation; `Lane.scratch` is each thread's own.
   let scratch: ScratchMemory
-  /// For bfloat16 operands widened on processors whose oneDNN cannot multiply them.
+  /// For bfloat16 operands that are widened where neither our own kernels nor oneDNN multiply them, and for partial sums.
   let widened: ScratchMemory
   let multipliesBFloat16: Bool
   let own: OwnProducts
@@ -63,7 +63,7 @@ public final class CPUDevice: Device {
     packed = ScratchMemory(budget: budget)
     scratch = ScratchMemory(budget: budget)
     widened = ScratchMemory(budget: budget)
-    multipliesBFloat16 = onednn_supports_bfloat16() != 0
+    multipliesBFloat16 = own.bfloat16 != nil || onednn_supports_bfloat16() != 0
     let library = String(cString: onednn_instruction_set_name())
     let version = String(cString: onednn_version_text())
     // The library is named even where no product is its own: which are may change, and with them the bits.

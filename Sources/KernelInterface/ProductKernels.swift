@@ -9,7 +9,9 @@ public struct ProductKernels: Sendable {
   public let rightLines: Int
   /// The inner dimension is padded to a multiple of this.
   public let innerStep: Int
+  /// Bytes of an element in memory, and packed.
   public let elementBytes: Int
+  public let packedElementBytes: Int
   /// What `Packing.scratch` and `PackedProduct.scratch` must hold: one block, where a matrix ends inside it.
   public static let scratchBytes = 4_096
   /// A packed block that fits the second-level cache of the processors this is for, beside what else goes by.
@@ -21,13 +23,15 @@ public struct ProductKernels: Sendable {
   public let multiply: @Sendable (PackedProduct) -> Void
 
   public init(
-    leftLines: Int, rightLines: Int, innerStep: Int, elementBytes: Int, blockBytes: Int, leftRowsLimit: Int,
-    pack: @escaping @Sendable (Packing) -> Void, multiply: @escaping @Sendable (PackedProduct) -> Void
+    leftLines: Int, rightLines: Int, innerStep: Int, elementBytes: Int, packedElementBytes: Int, blockBytes: Int,
+    leftRowsLimit: Int, pack: @escaping @Sendable (Packing) -> Void,
+    multiply: @escaping @Sendable (PackedProduct) -> Void
   ) {
     self.leftLines = leftLines
     self.rightLines = rightLines
     self.innerStep = innerStep
     self.elementBytes = elementBytes
+    self.packedElementBytes = packedElementBytes
     self.blockBytes = blockBytes
     self.leftRowsLimit = leftRowsLimit
     self.pack = pack
@@ -37,7 +41,7 @@ public struct ProductKernels: Sendable {
   public func lines(_ side: OperandSide) -> Int { side == .left ? leftLines : rightLines }
   /// Bytes of one packed strip.
   public func stripBytes(_ side: OperandSide, inner: Int) -> Int {
-    (inner + innerStep - 1) / innerStep * innerStep * lines(side) * elementBytes
+    (inner + innerStep - 1) / innerStep * innerStep * lines(side) * packedElementBytes
   }
   /// Bytes of a packed operand of `lines` rows or columns.
   public func packedBytes(_ side: OperandSide, lines count: Int, inner: Int) -> Int {

@@ -3,8 +3,8 @@ import KernelInterface
 
 /// The tile kernels, for processors with AMX-BF16 whose operating system lets the process use it.
 public let tileKernels = ProductKernels(
-  leftLines: 32, rightLines: 32, innerStep: 32, elementBytes: 2, blockBytes: 1 << 20, leftRowsLimit: 256,
-  pack: { packKernel($0) }, multiply: { multiplyKernel($0) })
+  leftLines: 32, rightLines: 32, innerStep: 32, elementBytes: 2, packedElementBytes: 2, blockBytes: 1 << 20,
+  leftRowsLimit: 256, pack: { packKernel($0) }, multiply: { multiplyKernel($0) })
 
 /// Lines of a strip, and inner elements of a step.
 private var extent: Int { 32 }

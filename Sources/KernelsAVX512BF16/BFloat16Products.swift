@@ -2,13 +2,17 @@ import CVector
 import KernelInterface
 
 /// Products of bfloat16 operands, for processors with AVX512-BF16: one instruction adds two products to each sum.
-public let pairKernels = stripKernels(BFloat16Pair.self, leftRowsLimit: 1_024)
+public let pairKernels = stripKernels(BFloat16Pair.self, blockBytes: 512 << 10, leftRowsLimit: 1_024)
 
 /// Two neighbours of the inner dimension, the first in the lower half. The second's product is added first; either is
 /// rounded to nearest, and what is below the normal range is taken for zero (Intel 64 and IA-32 Architectures Software
 /// Developer's Manual, VDPBF16PS).
 private enum BFloat16Pair: ProductLane {
+  typealias Sums = Vector
+  @inline(__always) static var leftLines: Int { 8 }
+  @inline(__always) static var lanesAhead: Int { 8 }
   @inline(__always) static var elements: Int { 2 }
+  @inline(__always) static var elementBytes: Int { 2 }
 
   @inline(__always)
   static func add(_ left: Float, _ right: Vector, to sums: Vector) -> Vector {

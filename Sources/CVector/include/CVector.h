@@ -9,11 +9,14 @@
 
 typedef float vector_float16 __attribute__((ext_vector_type(16)));
 typedef float vector_float8 __attribute__((ext_vector_type(8)));
+typedef float vector_float4 __attribute__((ext_vector_type(4)));
 typedef double vector_double8 __attribute__((ext_vector_type(8)));
 typedef uint16_t vector_ushort16 __attribute__((ext_vector_type(16)));
 typedef int32_t vector_int16 __attribute__((ext_vector_type(16)));
 typedef uint32_t vector_uint16 __attribute__((ext_vector_type(16)));
 typedef uint16_t vector_ushort8 __attribute__((ext_vector_type(8)));
+typedef uint16_t vector_ushort4 __attribute__((ext_vector_type(4)));
+typedef uint32_t vector_uint4 __attribute__((ext_vector_type(4)));
 typedef uint32_t vector_uint8 __attribute__((ext_vector_type(8)));
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
@@ -26,6 +29,9 @@ VECTOR_INLINE vector_float16 vector_divide(vector_float16 x, vector_float16 y) {
 // x y + sum, rounded once.
 VECTOR_INLINE vector_float16 vector_multiply_add(vector_float16 x, vector_float16 y, vector_float16 sum) {
   return __builtin_elementwise_fma(x, y, sum);
+}
+VECTOR_INLINE vector_float8 vector_multiply_add8(float x, vector_float8 y, vector_float8 sum) {
+  return __builtin_elementwise_fma((vector_float8)(x), y, sum);
 }
 VECTOR_INLINE vector_float16 vector_square_root(vector_float16 x) { return __builtin_elementwise_sqrt(x); }
 
@@ -41,13 +47,22 @@ VECTOR_INLINE vector_float16 vector_add_exponent(vector_float16 x, vector_float1
 VECTOR_INLINE vector_float16 vector_from_bfloat16(vector_ushort16 x) {
   return (vector_float16)(__builtin_convertvector(x, vector_uint16) << 16);
 }
-// float32 to bfloat16: to nearest, ties to even; a NaN is made quiet, so that rounding cannot carry it into a number.
-VECTOR_INLINE vector_ushort16 vector_to_bfloat16(vector_float16 x) {
-  vector_uint16 bits = (vector_uint16)x;
-  vector_uint16 rounded = bits + 0x7FFF + ((bits >> 16) & 1);
-  vector_uint16 kept = x == x ? rounded : (bits | 0x00400000);
-  return __builtin_convertvector(kept >> 16, vector_ushort16);
+VECTOR_INLINE vector_float8 vector_from_bfloat16_8(vector_ushort8 x) {
+  return (vector_float8)(__builtin_convertvector(x, vector_uint8) << 16);
 }
+VECTOR_INLINE vector_float4 vector_from_bfloat16_4(vector_ushort4 x) {
+  return (vector_float4)(__builtin_convertvector(x, vector_uint4) << 16);
+}
+// float32 to bfloat16: to nearest, ties to even; a NaN is made quiet, so that rounding cannot carry it into a number.
+#define VECTOR_TO_BFLOAT16(name, lanes)                                          \
+  VECTOR_INLINE vector_ushort##lanes name(vector_float##lanes x) {               \
+    vector_uint##lanes bits = (vector_uint##lanes)x;                             \
+    vector_uint##lanes rounded = bits + 0x7FFF + ((bits >> 16) & 1);             \
+    vector_uint##lanes kept = x == x ? rounded : (bits | 0x00400000);            \
+    return __builtin_convertvector(kept >> 16, vector_ushort##lanes);            \
+  }
+VECTOR_TO_BFLOAT16(vector_to_bfloat16, 16)
+VECTOR_TO_BFLOAT16(vector_to_bfloat16_8, 8)
 
 // A NaN in x is lost to y.
 VECTOR_INLINE vector_float16 vector_minimum(vector_float16 x, vector_float16 y) { return x < y ? x : y; }
@@ -97,33 +112,43 @@ VECTOR_INLINE double vector_total_double(vector_double8 x) {
   return two.x + two.y;
 }
 
-// Sixteen (or eight) lines of sixteen elements of 32 bits become sixteen lines of sixteen (or eight). Strides are bytes.
-VECTOR_INLINE void vector_transpose16(const void *source, long stride, void *target, long target_stride) {
+// Sixteen (eight, four) lines of sixteen elements of 32 bits become sixteen lines of sixteen (eight, four). Strides are
+// bytes. Those of 16 bits, which `halves` says, are bfloat16 and become float32.
+#define VECTOR_LOAD_LINE(line, source)               \
+  if (halves) {                                      \
+    vector_ushort16 half;                            \
+    __builtin_memcpy(&half, source, sizeof half);    \
+    line = (vector_float16)(__builtin_convertvector(half, vector_uint16) << 16); \
+  } else {                                           \
+    __builtin_memcpy(&line, source, sizeof line);    \
+  }
+#define VECTOR_INTERLEAVE_LOW(x, y) __builtin_shufflevector(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define VECTOR_INTERLEAVE_HIGH(x, y) \
+  __builtin_shufflevector(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+VECTOR_INLINE void vector_transpose16(
+    const void *source, long stride, void *target, long target_stride, int halves) {
   vector_float16 r[16], t[16];
   const char *lines = source;
-  for (int i = 0; i < 16; i++) __builtin_memcpy(&r[i], lines + i * stride, sizeof r[i]);
+  for (int i = 0; i < 16; i++) VECTOR_LOAD_LINE(r[i], lines + i * stride)
   // Four rounds of interleaving halves with the line half of all lines further on transpose a square of 2^4.
   for (int round = 0; round < 4; round++) {
     for (int i = 0; i < 8; i++) {
-      t[2 * i] = __builtin_shufflevector(
-          r[i], r[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-      t[2 * i + 1] = __builtin_shufflevector(
-          r[i], r[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+      t[2 * i] = VECTOR_INTERLEAVE_LOW(r[i], r[i + 8]);
+      t[2 * i + 1] = VECTOR_INTERLEAVE_HIGH(r[i], r[i + 8]);
     }
     for (int i = 0; i < 16; i++) r[i] = t[i];
   }
   for (int i = 0; i < 16; i++) __builtin_memcpy((char *)target + i * target_stride, &r[i], sizeof r[i]);
 }
-VECTOR_INLINE void vector_transpose8(const void *source, long stride, void *target, long target_stride) {
+VECTOR_INLINE void vector_transpose8(const void *source, long stride, void *target, long target_stride, int halves) {
   vector_float16 r[8], t[8];
   const char *lines = source;
-  for (int i = 0; i < 8; i++) __builtin_memcpy(&r[i], lines + i * stride, sizeof r[i]);
+  for (int i = 0; i < 8; i++) VECTOR_LOAD_LINE(r[i], lines + i * stride)
   // Three rounds leave two target lines in each vector.
   for (int round = 0; round < 3; round++) {
     for (int i = 0; i < 4; i++) {
-      t[2 * i] = __builtin_shufflevector(r[i], r[i + 4], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-      t[2 * i + 1] =
-          __builtin_shufflevector(r[i], r[i + 4], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+      t[2 * i] = VECTOR_INTERLEAVE_LOW(r[i], r[i + 4]);
+      t[2 * i + 1] = VECTOR_INTERLEAVE_HIGH(r[i], r[i + 4]);
     }
     for (int i = 0; i < 8; i++) r[i] = t[i];
   }
@@ -131,6 +156,23 @@ VECTOR_INLINE void vector_transpose8(const void *source, long stride, void *targ
     vector_float8 lower = r[i].lo, upper = r[i].hi;
     __builtin_memcpy((char *)target + 2 * i * target_stride, &lower, sizeof lower);
     __builtin_memcpy((char *)target + (2 * i + 1) * target_stride, &upper, sizeof upper);
+  }
+}
+VECTOR_INLINE void vector_transpose4(const void *source, long stride, void *target, long target_stride, int halves) {
+  vector_float16 r[4], t[4];
+  const char *lines = source;
+  for (int i = 0; i < 4; i++) VECTOR_LOAD_LINE(r[i], lines + i * stride)
+  // Two rounds leave four target lines in each vector.
+  for (int round = 0; round < 2; round++) {
+    for (int i = 0; i < 2; i++) {
+      t[2 * i] = VECTOR_INTERLEAVE_LOW(r[i], r[i + 2]);
+      t[2 * i + 1] = VECTOR_INTERLEAVE_HIGH(r[i], r[i + 2]);
+    }
+    for (int i = 0; i < 4; i++) r[i] = t[i];
+  }
+  for (int i = 0; i < 4; i++) {
+    const char *four = (const char *)&r[i];
+    for (int k = 0; k < 4; k++) __builtin_memcpy((char *)target + (4 * i + k) * target_stride, four + 16 * k, 16);
   }
 }
 

@@ -1,1 +1,0 @@
-../Kernels/Float32Products.swift
