@@ -58,7 +58,7 @@ extension CPUDevice {
     }
   }
 
-  /// bfloat16 operands where oneDNN cannot multiply them (no AVX-512): the same product in float32.
+  /// bfloat16 operands that neither our own kernels nor this processor's oneDNN multiply: the same product in float32.
   private func multiplyWidened(_ shape: MatmulShape, _ a: Tensor, _ b: Tensor, _ base: Tensor?, _ c: Tensor) {
     var layout = ScratchLayout()
     let (aOffset, bOffset) = (layout.add(floats: a.count), layout.add(floats: b.count))

@@ -2,8 +2,8 @@ import COneDNN
 import Glibc
 import KernelInterface
 
-/// The processor as a `Device`: SIMD kernels for the instruction set found at start, oneDNN for matrix products,
-/// threads of its own.
+/// The processor as a `Device`: SIMD kernels for the instruction set found at start, matrix products by kernels of our own
+/// or oneDNN (see `Processor.productKernels`), threads of its own.
 ///
 /// Every operation is finished when its call returns. Results do not depend on the number of threads: work is
 /// cut into tiles whose shape follows from the operands' shapes, and no sum crosses a tile.

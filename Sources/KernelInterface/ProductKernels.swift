@@ -17,7 +17,8 @@ public struct ProductKernels: Sendable {
   /// A packed block that fits the second-level cache of the processors this is for, beside what else goes by.
   public let blockBytes: Int
   /// Longest inner dimension for which a left operand of whole strips and steps, whose rows are contiguous, is read
-  /// where it lies. Longer rows are so far apart that the caches' prefetching loses them.
+  /// where it lies. Longer rows are so far apart that the caches' prefetching loses them. 0 where packing makes other
+  /// elements than memory has.
   public let leftRowsLimit: Int
   public let pack: @Sendable (Packing) -> Void
   public let multiply: @Sendable (PackedProduct) -> Void
@@ -27,6 +28,7 @@ public struct ProductKernels: Sendable {
     leftRowsLimit: Int, pack: @escaping @Sendable (Packing) -> Void,
     multiply: @escaping @Sendable (PackedProduct) -> Void
   ) {
+    precondition(leftRowsLimit == 0 || elementBytes == packedElementBytes, "rows that lie there are no packed ones")
     self.leftLines = leftLines
     self.rightLines = rightLines
     self.innerStep = innerStep

@@ -18,44 +18,22 @@ protocol ProductLane: SendableMetatype {
   static func store<Result: ComputeElement>(_ sums: Sums, _ type: Result.Type, _ target: MutableBytes)
   /// One lane of a line whose inner elements are `next` bytes apart; the matrix has `elements` of them.
   static func pack(line: Bytes, _ next: Int, _ elements: Int) -> UInt32
-  /// The same for sixteen (eight, four) lines side by side in memory, of whole lanes.
+  /// The same for sixteen (or eight) lines side by side in memory, of whole lanes.
   static func pack16(lines: Bytes, _ next: Int, _ target: MutableBytes)
   static func pack8(lines: Bytes, _ next: Int, _ target: MutableBytes)
-  static func pack4(lines: Bytes, _ next: Int, _ target: MutableBytes)
-  /// Sixteen lanes of sixteen (eight, four) lines of contiguous inner elements, `stride` bytes apart, become as many lines
-  /// side by side, `step` bytes from lane to lane.
-  static func transpose16(_ lines: Bytes, _ stride: Int, _ target: MutableBytes, _ step: Int)
-  static func transpose8(_ lines: Bytes, _ stride: Int, _ target: MutableBytes, _ step: Int)
-  static func transpose4(_ lines: Bytes, _ stride: Int, _ target: MutableBytes, _ step: Int)
 }
 
 extension ProductLane {
   @inline(__always) static var rightLines: Int { 3 * Sums.scalarCount }
+  /// Bytes of a lane in memory; packed it has `packedLaneBytes`.
   @inline(__always) static var bytes: Int { elements * elementBytes }
 
   @inline(__always)
   static func pack4(lines: Bytes, _ next: Int, _ target: MutableBytes) {
     for line in 0..<4 {
       let bits = pack(line: lines + line * elementBytes, next, elements)
-      target.storeBytes(of: bits, toByteOffset: line * laneBytes, as: UInt32.self)
+      target.storeBytes(of: bits, toByteOffset: line * packedLaneBytes, as: UInt32.self)
     }
-  }
-
-  // Lanes that lie in memory as they are packed.
-
-  @inline(__always)
-  static func transpose16(_ lines: Bytes, _ stride: Int, _ target: MutableBytes, _ step: Int) {
-    vector_transpose16(lines, stride, target, step, 0)
-  }
-
-  @inline(__always)
-  static func transpose8(_ lines: Bytes, _ stride: Int, _ target: MutableBytes, _ step: Int) {
-    vector_transpose8(lines, stride, target, step, 0)
-  }
-
-  @inline(__always)
-  static func transpose4(_ lines: Bytes, _ stride: Int, _ target: MutableBytes, _ step: Int) {
-    vector_transpose4(lines, stride, target, step, 0)
   }
 }
 
@@ -73,12 +51,11 @@ extension ProductLane where Sums == Vector {
 func stripKernels<Lane: ProductLane>(_ lane: Lane.Type, blockBytes: Int, leftRowsLimit: Int) -> ProductKernels {
   ProductKernels(
     leftLines: Lane.leftLines, rightLines: Lane.rightLines, innerStep: Lane.elements, elementBytes: Lane.elementBytes,
-    packedElementBytes: laneBytes / Lane.elements, blockBytes: blockBytes, leftRowsLimit: leftRowsLimit,
+    packedElementBytes: packedLaneBytes / Lane.elements, blockBytes: blockBytes, leftRowsLimit: leftRowsLimit,
     pack: { packKernel(Lane.self, $0) }, multiply: { multiplyKernel(Lane.self, $0) })
 }
 
-/// Of a packed lane.
-private var laneBytes: Int { 4 }
+private var packedLaneBytes: Int { 4 }
 
 /// A packed strip holds its lines side by side for each lane of the inner dimension.
 @inline(__always)
@@ -128,25 +105,25 @@ private func packRows<Lane: ProductLane>(_ lane: Lane.Type, _ p: Packing, _ stri
     for first in Swift.stride(from: 0, to: p.lines, by: extent) {
       let lines = min(extent, p.lines - first)
       var source = p.source + start * Lane.elements * stride + first * Lane.elementBytes
-      var target = p.packed + first / extent * p.stripBytes + start * extent * laneBytes
+      var target = p.packed + first / extent * p.stripBytes + start * extent * packedLaneBytes
       for index in start..<min(start + chunk, lanes) {
         let elements = min(Lane.elements, p.inner - index * Lane.elements)
         if lines == extent, elements == Lane.elements {
           forEachGroup(of: extent) {
-            Lane.pack16(lines: source + $0 * Lane.elementBytes, stride, target + $0 * laneBytes)
+            Lane.pack16(lines: source + $0 * Lane.elementBytes, stride, target + $0 * packedLaneBytes)
           } eight: {
-            Lane.pack8(lines: source + $0 * Lane.elementBytes, stride, target + $0 * laneBytes)
+            Lane.pack8(lines: source + $0 * Lane.elementBytes, stride, target + $0 * packedLaneBytes)
           } four: {
-            Lane.pack4(lines: source + $0 * Lane.elementBytes, stride, target + $0 * laneBytes)
+            Lane.pack4(lines: source + $0 * Lane.elementBytes, stride, target + $0 * packedLaneBytes)
           }
         } else {
           for line in 0..<extent {
             let bits = line < lines ? Lane.pack(line: source + line * Lane.elementBytes, stride, elements) : 0
-            target.storeBytes(of: bits, toByteOffset: line * laneBytes, as: UInt32.self)
+            target.storeBytes(of: bits, toByteOffset: line * packedLaneBytes, as: UInt32.self)
           }
         }
         source += Lane.elements * stride
-        target += extent * laneBytes
+        target += extent * packedLaneBytes
       }
     }
   }
@@ -158,17 +135,18 @@ private func packRows<Lane: ProductLane>(_ lane: Lane.Type, _ p: Packing, _ stri
 private func packTransposed<Lane: ProductLane>(
   _ lane: Lane.Type, _ source: Bytes, _ stride: Int, _ lines: Int, _ extent: Int, _ inner: Int, _ packed: MutableBytes
 ) {
-  let step = extent * laneBytes
+  let step = extent * packedLaneBytes
+  let halves: Int32 = Lane.bytes < packedLaneBytes ? 1 : 0
   var index = 0
   if lines == extent {
     while (index + 16) * Lane.elements <= inner {
       let (columns, target) = (source + index * Lane.bytes, packed + index * step)
       forEachGroup(of: extent) {
-        Lane.transpose16(columns + $0 * stride, stride, target + $0 * laneBytes, step)
+        vector_transpose16(columns + $0 * stride, stride, target + $0 * packedLaneBytes, step, halves)
       } eight: {
-        Lane.transpose8(columns + $0 * stride, stride, target + $0 * laneBytes, step)
+        vector_transpose8(columns + $0 * stride, stride, target + $0 * packedLaneBytes, step, halves)
       } four: {
-        Lane.transpose4(columns + $0 * stride, stride, target + $0 * laneBytes, step)
+        vector_transpose4(columns + $0 * stride, stride, target + $0 * packedLaneBytes, step, halves)
       }
       index += 16
     }
@@ -178,7 +156,7 @@ private func packTransposed<Lane: ProductLane>(
     for line in 0..<extent {
       let bits =
         line < lines ? Lane.pack(line: source + line * stride + index * Lane.bytes, Lane.elementBytes, elements) : 0
-      packed.storeBytes(of: bits, toByteOffset: index * step + line * laneBytes, as: UInt32.self)
+      packed.storeBytes(of: bits, toByteOffset: index * step + line * packedLaneBytes, as: UInt32.self)
     }
     index += 1
   }
@@ -283,21 +261,20 @@ private func multiplyStrips<Lane: ProductLane, Result: ComputeElement>(
   let right = p.right.assumingMemoryBound(to: Float.self) + (block.rightStrip * stripLanes + first) * Lane.rightLines
   @inline(__always)
   func multiply<Row: RowSums>(_ rows: Row.Type, _ left: LeftStrip) {
-    if Lane.leftLines == 8 {
-      multiplyEight(rows, left, right, count, initial, initialStride, type, c, stride)
-    } else {
-      multiplyFour(rows, left, right, count, initial, initialStride, type, c, stride)
+    switch Lane.leftLines {
+    case 8: multiplyEight(rows, left, right, count, initial, initialStride, type, c, stride)
+    default: multiplyFour(rows, left, right, count, initial, initialStride, type, c, stride)
     }
   }
   @inline(__always)
   func multiply<Row: RowSums>(_ rows: Row.Type) {
     if let elements = p.leftStride {
       let row = elements * Lane.elementBytes
-      let start = block.leftStrip * Lane.leftLines * row + first * laneBytes
-      multiply(rows, LeftStrip(first: p.left + start, row: row, inner: laneBytes))
+      let start = block.leftStrip * Lane.leftLines * row + first * packedLaneBytes
+      multiply(rows, LeftStrip(first: p.left + start, row: row, inner: packedLaneBytes))
     } else {
-      let start = (block.leftStrip * stripLanes + first) * Lane.leftLines * laneBytes
-      multiply(rows, LeftStrip(first: p.left + start, row: laneBytes, inner: Lane.leftLines * laneBytes))
+      let start = (block.leftStrip * stripLanes + first) * Lane.leftLines * packedLaneBytes
+      multiply(rows, LeftStrip(first: p.left + start, row: packedLaneBytes, inner: Lane.leftLines * packedLaneBytes))
     }
   }
   if block.columns > 2 * Lane.Sums.scalarCount {

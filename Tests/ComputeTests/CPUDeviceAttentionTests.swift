@@ -1,4 +1,5 @@
 import Compute
+import KernelInterface
 import Testing
 
 @Suite struct CPUDeviceAttentionTests {
@@ -67,8 +68,8 @@ import Testing
     let c = Case(tokens: 520, heads: 2, groups: 1, headSize: 32, documents: [300, 150, 70])
     let (starts, ends) = c.intervals
     let width = (c.heads + 2 * c.groups) * c.headSize
-    func results(poisoned: Bool) throws -> [[Float]] {
-      let device = try CPUDevice(threads: 2)
+    func results(_ set: InstructionSet, poisoned: Bool) throws -> [[Float]] {
+      let device = try CPUDevice(threads: 2, instructionSet: set)
       let (keyStart, keyEnd) = (try device.tensor(starts), try device.tensor(ends))
       let (first, last) = ([Int32](repeating: 0, count: c.tokens), [Int32](repeating: Int32(c.tokens), count: c.tokens))
       // Every query sees every key, and all is NaN.
@@ -96,7 +97,9 @@ import Testing
       if poisoned { #expect(try backward(nothing, all, allEnd).contains(where: \.isNaN)) }
       return [values, try backward(qkv, keyStart, keyEnd)]
     }
-    #expect(try results(poisoned: true) == results(poisoned: false))
+    for set in DeviceComparison.instructionSets {
+      #expect(try results(set, poisoned: true) == results(set, poisoned: false), "\(set)")
+    }
   }
 
   @Test func paddingSeesItselfAlone() throws {

@@ -94,6 +94,9 @@ import Testing
       let device = try CPUDevice(threads: 1, instructionSet: set)
       #expect(device.fingerprint.hasPrefix("cpu/") && device.fingerprint.contains("/\(set.rawValue)+"))
       #expect(device.fingerprint.contains("/onednn-"))
+      // Which products are ours. With AVX-512 those of bfloat16 are the processor's affair.
+      #expect(device.fingerprint.contains("+float32") == (set != .portable))
+      #expect(device.fingerprint.contains("+widened") == (set == .avx2))
     }
     #expect(try CPUDevice(threads: 3).threads == 3)
   }

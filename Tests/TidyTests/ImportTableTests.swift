@@ -93,7 +93,7 @@ import Testing
         dependencies.formUnion(["Kernels", "KernelsAVX2", "KernelsAVX512", "KernelsAVX512BF16", "KernelsAMX"])
       }
       let imports = Set(tree.files.filter { $0.module == module }.flatMap(Self.imports))
-      guard !imports.isEmpty else { continue }
+      guard !imports.isEmpty else { continue }  // the C targets
       checked += 1
       let unused = dependencies.subtracting(imports)
       #expect(unused.isEmpty, "\(module) lists \(unused.sorted()) and does not import them")

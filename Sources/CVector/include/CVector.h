@@ -9,14 +9,11 @@
 
 typedef float vector_float16 __attribute__((ext_vector_type(16)));
 typedef float vector_float8 __attribute__((ext_vector_type(8)));
-typedef float vector_float4 __attribute__((ext_vector_type(4)));
 typedef double vector_double8 __attribute__((ext_vector_type(8)));
 typedef uint16_t vector_ushort16 __attribute__((ext_vector_type(16)));
 typedef int32_t vector_int16 __attribute__((ext_vector_type(16)));
 typedef uint32_t vector_uint16 __attribute__((ext_vector_type(16)));
 typedef uint16_t vector_ushort8 __attribute__((ext_vector_type(8)));
-typedef uint16_t vector_ushort4 __attribute__((ext_vector_type(4)));
-typedef uint32_t vector_uint4 __attribute__((ext_vector_type(4)));
 typedef uint32_t vector_uint8 __attribute__((ext_vector_type(8)));
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
@@ -30,7 +27,7 @@ VECTOR_INLINE vector_float16 vector_divide(vector_float16 x, vector_float16 y) {
 VECTOR_INLINE vector_float16 vector_multiply_add(vector_float16 x, vector_float16 y, vector_float16 sum) {
   return __builtin_elementwise_fma(x, y, sum);
 }
-VECTOR_INLINE vector_float8 vector_multiply_add8(float x, vector_float8 y, vector_float8 sum) {
+VECTOR_INLINE vector_float8 vector_multiply_add_8(float x, vector_float8 y, vector_float8 sum) {
   return __builtin_elementwise_fma((vector_float8)(x), y, sum);
 }
 VECTOR_INLINE vector_float16 vector_square_root(vector_float16 x) { return __builtin_elementwise_sqrt(x); }
@@ -49,9 +46,6 @@ VECTOR_INLINE vector_float16 vector_from_bfloat16(vector_ushort16 x) {
 }
 VECTOR_INLINE vector_float8 vector_from_bfloat16_8(vector_ushort8 x) {
   return (vector_float8)(__builtin_convertvector(x, vector_uint8) << 16);
-}
-VECTOR_INLINE vector_float4 vector_from_bfloat16_4(vector_ushort4 x) {
-  return (vector_float4)(__builtin_convertvector(x, vector_uint4) << 16);
 }
 // float32 to bfloat16: to nearest, ties to even; a NaN is made quiet, so that rounding cannot carry it into a number.
 #define VECTOR_TO_BFLOAT16(name, lanes)                                          \
@@ -114,6 +108,7 @@ VECTOR_INLINE double vector_total_double(vector_double8 x) {
 
 // Sixteen (eight, four) lines of sixteen elements of 32 bits become sixteen lines of sixteen (eight, four). Strides are
 // bytes. Those of 16 bits, which `halves` says, are bfloat16 and become float32.
+// Macros: a call that passes a vector has another convention in each instruction set, and clang warns of that.
 #define VECTOR_LOAD_LINE(line, source)               \
   if (halves) {                                      \
     vector_ushort16 half;                            \
