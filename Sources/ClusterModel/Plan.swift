@@ -121,4 +121,12 @@ public struct LeafTree: Sendable {
     }
     return leaves == 0 ? [] : visit(0..<leaves)
   }
+
+  /// The most sums that whoever adds up the leaves of `range` in ascending order has at one time, the one in the making
+  /// included: those of finished subtrees, and within a subtree of n leaves one for each level above its deepest leaf.
+  public func mostSums(in range: Range<Int>) -> Int {
+    wholeSubtrees(in: range).enumerated().map { finished, node in
+      finished + 1 + (Int.bitWidth - 1 - node.count.leadingZeroBitCount)
+    }.max() ?? 0
+  }
 }

@@ -52,7 +52,9 @@ extension PlanProblem {
   func estimateBytes(_ range: Range<Int>, stage: Int, replica: Int, replicas: Int, leaves: [Range<Int>], slots: Int)
     -> UInt64
   {
-    memory.estimateBytes(units: units[range], slots: slots, replicas: replicas, leaves: leaves[replica].count)
+    let tree = LeafTree(leaves: leaves.last?.upperBound ?? 0)
+    return memory.estimateBytes(
+      units: units[range], slots: slots, replicas: replicas, sums: tree.mostSums(in: leaves[replica]))
   }
 
   private func fits(

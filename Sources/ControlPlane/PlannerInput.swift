@@ -54,9 +54,11 @@ public struct MemoryModel: Hashable, Sendable, Codable {
   public var backwardOverForward = 2.0
   public init() {}
 
-  /// Bytes of a stage of `replicas` replicas, one of which holds `leaves` leaves, with `slots` live microbatches.
-  /// - Parameter units: in pipeline order.
-  public func estimateBytes(units: some Sequence<CostUnit>, slots: Int, replicas: Int, leaves: Int) -> UInt64 {
+  /// Bytes of a stage of `replicas` replicas with `slots` live microbatches.
+  /// - Parameters:
+  ///   - units: in pipeline order.
+  ///   - sums: gradients at one time, see ``LeafTree/mostSums(in:)``.
+  public func estimateBytes(units: some Sequence<CostUnit>, slots: Int, replicas: Int, sums: Int) -> UInt64 {
     var parameters = 0
     var activation = 0
     // How far behind the activations' first byte gradients begin that none of them reaches what is still needed.
@@ -69,10 +71,7 @@ public struct MemoryModel: Hashable, Sendable, Codable {
     let shared =
       leavesAreMicrobatches && slots == 1
       ? min(parameters * gradientBytesPerParameter, activation - gradientStart) : 0
-    // Sums of finished leaves wait for their sibling: at most one per level of the tree above a leaf.
-    var waitingSums = 0
-    while 1 << waitingSums < leaves { waitingSums += 1 }
-    let whole = weightBytesPerParameter + computeCopyBytesPerParameter + gradientBytesPerParameter * (1 + waitingSums)
+    let whole = weightBytesPerParameter + computeCopyBytesPerParameter + gradientBytesPerParameter * sums
     // Each replica keeps what it owns and backs another one's.
     let sharded = momentBytesPerParameter * min(2, max(replicas, 1)) + snapshotBytesPerParameter + copyBytesPerParameter
     return UInt64(parameters * whole + parameters * sharded / max(replicas, 1))

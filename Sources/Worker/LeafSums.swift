@@ -4,8 +4,8 @@ import Compute
 /// The sums of a replica's leaves, added along the leaf tree as leaves finish.
 ///
 /// Leaves finish in ascending order, so the unfinished part is a stack: a leaf that is the right half of a
-/// node is added to the left half below it, and the sum may be a right half again. At most log2(leaves) + 1
-/// gradients live at a time.
+/// node is added to the left half below it, and the sum may be a right half again. ``LeafTree/mostSums(in:)`` says how
+/// many gradients live at a time.
 ///
 /// The last leaf of a step can be added tensor by tensor while its backward pass runs: ``sums(with:gradient:)`` says
 /// where the sums will be, ``add(leaf:gradient:elements:on:)`` adds a part, ``settle(leaf:gradient:)`` ends it.

@@ -128,7 +128,7 @@ func alike(_ count: Int, gigabytes: UInt64 = 8) -> [WorkerCapacity] {
     func bytes(_ activations: [Int], slots: Int) -> UInt64 {
       memory.estimateBytes(
         units: activations.map { CostUnit(name: "", forwardFlops: 1, parameterCount: 25, activationBytes: $0) },
-        slots: slots, replicas: 1, leaves: 1)
+        slots: slots, replicas: 1, sums: 1)
     }
     let shapes = [[100, 100, 100], [300, 0, 0], [0, 0, 300], [10, 10, 10], [1_000, 1_000, 1_000]]
     let separate = shapes.map { bytes($0, slots: 1) }
