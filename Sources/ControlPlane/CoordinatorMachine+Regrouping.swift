@@ -208,7 +208,7 @@ extension CoordinatorMachine {
         .prepare(
           Prepare(
             plan: decision.plan, peers: peers, fromStep: state.step, origin: choice.origin,
-            gradientSumOfSquares: choice.gradientSumOfSquares, skipped: state.skips.ranges)),
+            norm: choice.norm, skipped: state.skips.ranges)),
         of: state.participants.sorted())
   }
 

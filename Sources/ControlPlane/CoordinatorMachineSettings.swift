@@ -1,4 +1,5 @@
 import ClusterModel
+import Wire
 
 /// Counts of one step that are known from the data index.
 public struct StepDenominators: Hashable, Sendable, Codable {

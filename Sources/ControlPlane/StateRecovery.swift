@@ -10,7 +10,7 @@ struct StateRecovery {
   var tensorCount: Int
   /// No state beyond this one is used: nothing beyond is committed.
   var newest: Step
-  /// The squared gradient norm of the newest committed step, where known: what makes a state from sums.
+  /// Of the newest committed step, where known: what makes a state from sums.
   var norm: CommittedNorm?
   /// Workers that compute wrongly: nothing is taken from them that others have.
   var expelled: Set<WorkerID> = []
@@ -21,8 +21,8 @@ struct StateRecovery {
   struct Choice: Hashable {
     var step: Step
     var origin: StateOrigin
-    /// For those who hold the state before, with sums.
-    var gradientSumOfSquares: Double?
+    /// For those whose sums make the state.
+    var norm: CommittedNorm?
   }
 
   /// - Parameter checkpoint: the newest one; a state from memory must be at least as new.
@@ -32,18 +32,16 @@ struct StateRecovery {
       let trusted = all.filter { !expelled.contains($0.worker) }
       let holders = covers(trusted) ? trusted : all
       guard !checksCoverage || covers(holders) else { continue }
-      return Choice(
-        step: step, origin: .members(holders), gradientSumOfSquares: norm?.step == step ? norm?.sumOfSquares : nil)
+      return Choice(step: step, origin: .members(holders), norm: norm?.step == step ? norm : nil)
     }
     guard let checkpoint, checkpoint > 0 else { return Choice(step: 0, origin: .seed) }
     return Choice(step: checkpoint, origin: .checkpoint)
   }
 
-  /// The state that a worker's sums make of its live one; nil where they make none that may be used.
   private func madeBySums(_ standing: Standing) -> Step? {
-    guard standing.hasSums, let live = standing.live, let norm, live.step + 1 == norm.step else { return nil }
-    // Another generation may have computed the step badly, or from samples that were skipped.
-    return standing.generation == norm.generation || !checksAttempt ? norm.step : nil
+    guard var norm else { return nil }
+    if !checksAttempt { norm.generation = standing.generation }
+    return standing.madeBySums(norm)
   }
 
   /// Newest first.
@@ -89,18 +87,7 @@ struct StateRecovery {
   }
 }
 
-/// What the update of the newest committed step needs.
-public struct CommittedNorm: Hashable, Sendable {
-  /// The state that the update makes.
-  public var step: Step
-  public var sumOfSquares: Double
-  /// In which the step came out as it is committed: only the sums of that attempt make the state.
-  public var generation: Generation
-  public init(step: Step, sumOfSquares: Double, generation: Generation) {
-    self.step = step
-    self.sumOfSquares = sumOfSquares
-    self.generation = generation
-  }
+extension CommittedNorm {
   /// What follows from a record.
   public init(_ record: StepRecord) {
     self.init(step: record.step + 1, sumOfSquares: record.gradientSumOfSquares, generation: record.generation)

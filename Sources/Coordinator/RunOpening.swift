@@ -3,6 +3,7 @@ import ClusterModel
 import ControlPlane
 import Foundation
 import Logging
+import Wire
 
 /// A run, checked against the settings, with the state to begin from.
 struct RunOpening {

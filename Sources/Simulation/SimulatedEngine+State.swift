@@ -82,10 +82,9 @@ extension SimulatedCluster {
       }
       enter(task.command.generation, me: me, prepare.peers, worker)
       worker.enter("loading")
-      if case .members = prepare.origin, worker.sums != nil, worker.live?.step == prepare.fromStep &- 1,
-        let norm = prepare.gradientSumOfSquares
-      {
-        apply(prepare.fromStep - 1, norm, worker)
+      if case .members = prepare.origin, var norm = prepare.norm {
+        if scenario.planted.contains(.anySums) { norm.generation = worker.liveGeneration }
+        if worker.standing.madeBySums(norm) != nil { apply(prepare.fromStep - 1, norm.sumOfSquares, worker) }
       }
       guard case .members(let holders) = prepare.origin else { return .compute(5_000) }
       guard let pieces = pieces(holders, prepare, task.command.generation) else {

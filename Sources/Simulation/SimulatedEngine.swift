@@ -204,13 +204,8 @@ extension SimulatedCluster {
   private func stand(_ worker: WorkerProcess) -> Progress {
     worker.enter("idle")
     if let live = worker.live { check(live, of: worker, "stands") }
-    let copies = worker.copies + [worker.carried].compactMap { $0 }
-    for copy in copies { check(copy, of: worker, "stands with a copy") }
-    return .done(
-      .standing(
-        Standing(
-          live: worker.live?.held, hasSums: worker.sums != nil, copies: copies.map(\.held),
-          generation: worker.liveGeneration)))
+    for copy in worker.allCopies { check(copy, of: worker, "stands with a copy") }
+    return .done(.standing(worker.standing))
   }
 
   // MARK: A step

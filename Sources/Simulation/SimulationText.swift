@@ -20,7 +20,7 @@ enum SimulationText {
     switch message {
     case .prepare(let prepare):
       "prepare \(prepare.plan.places.map { $0.map(\.number) }) stages \(prepare.plan.stageUnits) leaves \(prepare.plan.replicaLeaves) from step \(prepare.fromStep) \(origin(prepare.origin))"
-        + (prepare.gradientSumOfSquares == nil ? "" : " with the norm")
+        + (prepare.norm.map { " with the sums of \($0.generation)" } ?? "")
     case .standing(let standing):
       "standing \(standing.live.map(held) ?? "nothing")\(standing.hasSums ? " with sums" : "") copies [\(standing.copies.map(held).joined(separator: "; "))]"
     case .reduced(let report): "reduced step \(report.step)"

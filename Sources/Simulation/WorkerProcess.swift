@@ -63,6 +63,12 @@ final class WorkerProcess {
     machine = WorkerMachine()
   }
   var name: String { "process \(index)" }
+  /// What it kept, and what it held before.
+  var allCopies: [HeldTensors] { copies + [carried].compactMap { $0 } }
+  var standing: Standing {
+    Standing(
+      live: live?.held, hasSums: sums != nil, copies: allCopies.map(\.held), generation: liveGeneration)
+  }
   func enter(_ phase: String) {
     self.phase = phase
     progress += 1

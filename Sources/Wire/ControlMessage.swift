@@ -109,7 +109,7 @@ public struct Hello: Hashable, Sendable {
   /// Measured when joining: what the planner weighs stages and leaves by.
   public var gigaflopsPerSecond: Double
   public var dataEndpoint: String
-  public static let currentProtocol: UInt32 = 4
+  public static let currentProtocol: UInt32 = 5
   public init(
     protocolVersion: UInt32 = Hello.currentProtocol, worker: WorkerID?, host: String, processID: Int32, threads: UInt32,
     memoryLimitBytes: UInt64, deviceFingerprint: String, gigaflopsPerSecond: Double, dataEndpoint: String
@@ -162,20 +162,20 @@ public struct Prepare: Hashable, Sendable {
   /// State to start from.
   public var fromStep: Step
   public var origin: StateOrigin
-  /// Whoever holds the state before `fromStep` with sums applies their update first, with this sum of squares of the
-  /// whole gradient.
-  public var gradientSumOfSquares: Double?
+  /// Of `fromStep`, where it is committed: whose sums make that state (``Standing/madeBySums(_:)``) applies their update
+  /// first.
+  public var norm: CommittedNorm?
   /// Positions of the sample stream that no step uses.
   public var skipped: [Range<UInt64>]
   public init(
-    plan: Plan, peers: [Peer], fromStep: Step, origin: StateOrigin, gradientSumOfSquares: Double? = nil,
+    plan: Plan, peers: [Peer], fromStep: Step, origin: StateOrigin, norm: CommittedNorm? = nil,
     skipped: [Range<UInt64>] = []
   ) {
     self.plan = plan
     self.peers = peers
     self.fromStep = fromStep
     self.origin = origin
-    self.gradientSumOfSquares = gradientSumOfSquares
+    self.norm = norm
     self.skipped = skipped
   }
 }

@@ -64,7 +64,12 @@ extension Prepare {
       $0.fromStep = fromStep
       $0.origin = origin.proto
       $0.holders = origin.holders
-      if let gradientSumOfSquares { $0.gradientSumOfSquares = gradientSumOfSquares }
+      if let norm {
+        $0.norm = .with {
+          $0.gradientSumOfSquares = norm.sumOfSquares
+          $0.generation = norm.generation.number
+        }
+      }
       $0.skipped = skipped.map(Transfusion_Wire_SampleRange.init)
     }
   }
@@ -88,11 +93,18 @@ extension Prepare {
           dataEndpoint: try WireLimits.name(peer.dataEndpoint, "prepare.peers.dataEndpoint"),
           publicKey: [UInt8](peer.publicKey)))
     }
+    let fromStep = try WireLimits.step(proto.fromStep, "prepare.fromStep")
+    var norm: CommittedNorm?
+    if proto.hasNorm {
+      norm = CommittedNorm(
+        step: fromStep,
+        sumOfSquares: try WireLimits.measure(proto.norm.gradientSumOfSquares, "prepare.norm.gradientSumOfSquares"),
+        generation: Generation(proto.norm.generation))
+    }
     self.init(
-      plan: try Plan(proto.plan), peers: peers, fromStep: try WireLimits.step(proto.fromStep, "prepare.fromStep"),
+      plan: try Plan(proto.plan), peers: peers, fromStep: fromStep,
       origin: try StateOrigin(proto.origin, proto.holders),
-      gradientSumOfSquares: proto.hasGradientSumOfSquares
-        ? try WireLimits.measure(proto.gradientSumOfSquares, "prepare.gradientSumOfSquares") : nil,
+      norm: norm,
       skipped: try Transfusion_Wire_SampleRange.checked(proto.skipped))
   }
 }

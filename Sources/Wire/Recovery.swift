@@ -34,6 +34,29 @@ public struct Standing: Hashable, Sendable {
     self.hasSums = hasSums
     self.copies = copies
   }
+
+  /// The state that its sums make of its live one; nil where they make none that may be used. Coordinator and worker ask
+  /// the same: what one does not count on the other must not do, or what else it holds of that state would be hidden by it.
+  public func madeBySums(_ norm: CommittedNorm) -> Step? {
+    guard hasSums, let live, live.step + 1 == norm.step else { return nil }
+    // Another generation may have computed the step badly, or from samples that were skipped.
+    return generation == norm.generation ? norm.step : nil
+  }
+}
+
+/// What the update that makes a committed state needs.
+public struct CommittedNorm: Hashable, Sendable {
+  /// The state that the update makes.
+  public var step: Step
+  /// Of the whole gradient.
+  public var sumOfSquares: Double
+  /// In which the step came out as it is committed: only the sums of that attempt make the state.
+  public var generation: Generation
+  public init(step: Step, sumOfSquares: Double, generation: Generation) {
+    self.step = step
+    self.sumOfSquares = sumOfSquares
+    self.generation = generation
+  }
 }
 
 /// Where the state that a generation begins with comes from. Which of them it is changes only how long it takes.

@@ -162,7 +162,9 @@ final class WorkerEngine: @unchecked Sendable {
     case .runStep, .update, .evaluate, .save: carried = []
     }
     switch command.order {
-    case .standing: return .standing(standing())
+    case .standing:
+      progress.enter("idle", step: executor?.heldStep ?? 0)
+      return .standing(standing)
     case .prepare(let prepare): return .ready(try begin(prepare, command))
     case .runStep(let step): return .reduced(try current().run(step: step))
     case .update(let update):
@@ -209,9 +211,8 @@ final class WorkerEngine: @unchecked Sendable {
 
   // MARK: Generations
 
-  private func standing() -> Standing {
-    progress.enter("idle", step: executor?.heldStep ?? 0)
-    return Standing(
+  private var standing: Standing {
+    Standing(
       live: executor.flatMap { $0.isComplete ? $0.holding : nil }, hasSums: executor?.summed != nil,
       copies: (keeper.copies.all + carried).map { copy in
         let (parameters, moments) = copy.tensors
@@ -226,7 +227,7 @@ final class WorkerEngine: @unchecked Sendable {
     let peers = Dictionary(prepare.peers.map { ($0.worker, $0.dataEndpoint) }) { first, _ in first }
     // The state may be brought forward now: a worker that still reads what this one lent for a step is told so.
     dataPlane.takeBackLent()
-    let (pieces, given) = try give(prepare, me, configuration.model)
+    let (pieces, given) = try give(prepare, configuration.model)
     executor?.stop()
     executor = nil
     let publicKeys = Dictionary(
@@ -279,16 +280,13 @@ final class WorkerEngine: @unchecked Sendable {
 
   /// What this worker gives and keeps of the state that the generation begins with, in host memory: its device's
   /// memory is about to be used for something else.
-  private func give(_ prepare: Prepare, _ me: WorkerID, _ model: ModelConfiguration) throws
+  private func give(_ prepare: Prepare, _ model: ModelConfiguration) throws
     -> (pieces: [StateTransfer.Piece]?, given: [StateSnapshot])
   {
     guard case .members(let holders) = prepare.origin else { return (nil, []) }
-    // Only when it is counted on: sums of samples that were skipped since must make no state.
-    let isHolder = holders.contains { $0.worker == me && !$0.moments.isEmpty }
-    if isHolder, let executor, let norm = prepare.gradientSumOfSquares, executor.heldStep + 1 == prepare.fromStep,
-      executor.summed != nil
-    {
-      try executor.updateOwned(Update(step: executor.heldStep, gradientSumOfSquares: norm, checkpoint: false))
+    if let executor, let norm = prepare.norm, standing.madeBySums(norm) != nil {
+      try executor.updateOwned(
+        Update(step: executor.heldStep, gradientSumOfSquares: norm.sumOfSquares, checkpoint: false))
     }
     guard
       let pieces = StateTransfer.pieces(

@@ -70,7 +70,7 @@ enum Samples {
         origin: .members([
           StateHolding(worker: WorkerID(1), parameters: [0..<3, 5..<6], moments: [0..<1]),
           StateHolding(worker: WorkerID(2), parameters: [], moments: [1..<6]),
-        ]), gradientSumOfSquares: 0.25, skipped: [8..<16, 32..<40])),
+        ]), norm: CommittedNorm(step: 40, sumOfSquares: 0.25, generation: Generation(3)), skipped: [8..<16, 32..<40])),
     .prepare(Prepare(plan: plan, peers: [], fromStep: 0, origin: .seed)),
     .prepare(Prepare(plan: plan, peers: [], fromStep: 7, origin: .checkpoint)),
     .standing(Standing()),
@@ -328,5 +328,20 @@ struct Mixer {
       }
     }
     #expect(accepted > 100)
+  }
+
+  /// What decides, on both sides, whether a worker's sums make the newest state.
+  @Test func onlySumsOfTheCommittedAttemptMakeAState() {
+    let norm = CommittedNorm(step: 5, sumOfSquares: 1, generation: Generation(3))
+    func standing(_ step: Step?, sums: Bool = true, in generation: UInt64 = 3) -> Standing {
+      Standing(
+        live: step.map { HeldState(step: $0, parameters: [0..<4], moments: [0..<4]) }, hasSums: sums,
+        copies: [HeldState(step: 5, parameters: [0..<4], moments: [0..<4])], generation: Generation(generation))
+    }
+    #expect(standing(4).madeBySums(norm) == 5)
+    #expect(standing(4, in: 2).madeBySums(norm) == nil && standing(4, in: 4).madeBySums(norm) == nil)
+    #expect(standing(4, sums: false).madeBySums(norm) == nil)
+    #expect(standing(3).madeBySums(norm) == nil && standing(5).madeBySums(norm) == nil)
+    #expect(standing(nil).madeBySums(norm) == nil)
   }
 }

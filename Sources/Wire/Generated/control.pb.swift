@@ -327,248 +327,266 @@ nonisolated enum Transfusion_Wire_TraceActivity: SwiftProtobuf.Enum, Swift.CaseI
 
 }
 
-nonisolated struct Transfusion_Wire_Envelope: Sendable {
+nonisolated struct Transfusion_Wire_Envelope: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  var run: String = String()
+  var run: String {
+    get {_storage._run}
+    set {_uniqueStorage()._run = newValue}
+  }
 
-  var generation: UInt64 = 0
+  var generation: UInt64 {
+    get {_storage._generation}
+    set {_uniqueStorage()._generation = newValue}
+  }
 
-  var senderKind: Transfusion_Wire_SenderKind = .unspecified
+  var senderKind: Transfusion_Wire_SenderKind {
+    get {_storage._senderKind}
+    set {_uniqueStorage()._senderKind = newValue}
+  }
 
   /// Meaningful for SENDER_KIND_WORKER only.
-  var senderWorker: UInt32 = 0
+  var senderWorker: UInt32 {
+    get {_storage._senderWorker}
+    set {_uniqueStorage()._senderWorker = newValue}
+  }
 
   /// From the coordinator: the number of this order in its generation; 0 asks for nothing. From a worker: the order
   /// that this answers.
-  var order: UInt64 = 0
+  var order: UInt64 {
+    get {_storage._order}
+    set {_uniqueStorage()._order = newValue}
+  }
 
-  var message: Transfusion_Wire_Envelope.OneOf_Message? = nil
+  var message: OneOf_Message? {
+    get {return _storage._message}
+    set {_uniqueStorage()._message = newValue}
+  }
 
   var hello: Transfusion_Wire_Hello {
     get {
-      if case .hello(let v)? = message {return v}
+      if case .hello(let v)? = _storage._message {return v}
       return Transfusion_Wire_Hello()
     }
-    set {message = .hello(newValue)}
+    set {_uniqueStorage()._message = .hello(newValue)}
   }
 
   var ready: Transfusion_Wire_Ready {
     get {
-      if case .ready(let v)? = message {return v}
+      if case .ready(let v)? = _storage._message {return v}
       return Transfusion_Wire_Ready()
     }
-    set {message = .ready(newValue)}
+    set {_uniqueStorage()._message = .ready(newValue)}
   }
 
   var reduced: Transfusion_Wire_Reduced {
     get {
-      if case .reduced(let v)? = message {return v}
+      if case .reduced(let v)? = _storage._message {return v}
       return Transfusion_Wire_Reduced()
     }
-    set {message = .reduced(newValue)}
+    set {_uniqueStorage()._message = .reduced(newValue)}
   }
 
   var updated: Transfusion_Wire_Updated {
     get {
-      if case .updated(let v)? = message {return v}
+      if case .updated(let v)? = _storage._message {return v}
       return Transfusion_Wire_Updated()
     }
-    set {message = .updated(newValue)}
+    set {_uniqueStorage()._message = .updated(newValue)}
   }
 
   var evaluated: Transfusion_Wire_Evaluated {
     get {
-      if case .evaluated(let v)? = message {return v}
+      if case .evaluated(let v)? = _storage._message {return v}
       return Transfusion_Wire_Evaluated()
     }
-    set {message = .evaluated(newValue)}
+    set {_uniqueStorage()._message = .evaluated(newValue)}
   }
 
   var checkpointWritten: Transfusion_Wire_CheckpointPart {
     get {
-      if case .checkpointWritten(let v)? = message {return v}
+      if case .checkpointWritten(let v)? = _storage._message {return v}
       return Transfusion_Wire_CheckpointPart()
     }
-    set {message = .checkpointWritten(newValue)}
+    set {_uniqueStorage()._message = .checkpointWritten(newValue)}
   }
 
   var checkpointFailed: Transfusion_Wire_CheckpointFailed {
     get {
-      if case .checkpointFailed(let v)? = message {return v}
+      if case .checkpointFailed(let v)? = _storage._message {return v}
       return Transfusion_Wire_CheckpointFailed()
     }
-    set {message = .checkpointFailed(newValue)}
+    set {_uniqueStorage()._message = .checkpointFailed(newValue)}
   }
 
   var heartbeat: Transfusion_Wire_Heartbeat {
     get {
-      if case .heartbeat(let v)? = message {return v}
+      if case .heartbeat(let v)? = _storage._message {return v}
       return Transfusion_Wire_Heartbeat()
     }
-    set {message = .heartbeat(newValue)}
+    set {_uniqueStorage()._message = .heartbeat(newValue)}
   }
 
   var leaving: Transfusion_Wire_Reason {
     get {
-      if case .leaving(let v)? = message {return v}
+      if case .leaving(let v)? = _storage._message {return v}
       return Transfusion_Wire_Reason()
     }
-    set {message = .leaving(newValue)}
+    set {_uniqueStorage()._message = .leaving(newValue)}
   }
 
   var failed: Transfusion_Wire_Failure {
     get {
-      if case .failed(let v)? = message {return v}
+      if case .failed(let v)? = _storage._message {return v}
       return Transfusion_Wire_Failure()
     }
-    set {message = .failed(newValue)}
+    set {_uniqueStorage()._message = .failed(newValue)}
   }
 
   var traced: Transfusion_Wire_Traced {
     get {
-      if case .traced(let v)? = message {return v}
+      if case .traced(let v)? = _storage._message {return v}
       return Transfusion_Wire_Traced()
     }
-    set {message = .traced(newValue)}
+    set {_uniqueStorage()._message = .traced(newValue)}
   }
 
   var standing: Transfusion_Wire_Standing {
     get {
-      if case .standing(let v)? = message {return v}
+      if case .standing(let v)? = _storage._message {return v}
       return Transfusion_Wire_Standing()
     }
-    set {message = .standing(newValue)}
+    set {_uniqueStorage()._message = .standing(newValue)}
   }
 
   var copied: Transfusion_Wire_StepOnly {
     get {
-      if case .copied(let v)? = message {return v}
+      if case .copied(let v)? = _storage._message {return v}
       return Transfusion_Wire_StepOnly()
     }
-    set {message = .copied(newValue)}
+    set {_uniqueStorage()._message = .copied(newValue)}
   }
 
   var welcome: Transfusion_Wire_Welcome {
     get {
-      if case .welcome(let v)? = message {return v}
+      if case .welcome(let v)? = _storage._message {return v}
       return Transfusion_Wire_Welcome()
     }
-    set {message = .welcome(newValue)}
+    set {_uniqueStorage()._message = .welcome(newValue)}
   }
 
   var refused: Transfusion_Wire_Reason {
     get {
-      if case .refused(let v)? = message {return v}
+      if case .refused(let v)? = _storage._message {return v}
       return Transfusion_Wire_Reason()
     }
-    set {message = .refused(newValue)}
+    set {_uniqueStorage()._message = .refused(newValue)}
   }
 
   var prepare: Transfusion_Wire_Prepare {
     get {
-      if case .prepare(let v)? = message {return v}
+      if case .prepare(let v)? = _storage._message {return v}
       return Transfusion_Wire_Prepare()
     }
-    set {message = .prepare(newValue)}
+    set {_uniqueStorage()._message = .prepare(newValue)}
   }
 
   var runStep: Transfusion_Wire_StepOnly {
     get {
-      if case .runStep(let v)? = message {return v}
+      if case .runStep(let v)? = _storage._message {return v}
       return Transfusion_Wire_StepOnly()
     }
-    set {message = .runStep(newValue)}
+    set {_uniqueStorage()._message = .runStep(newValue)}
   }
 
   var update: Transfusion_Wire_Update {
     get {
-      if case .update(let v)? = message {return v}
+      if case .update(let v)? = _storage._message {return v}
       return Transfusion_Wire_Update()
     }
-    set {message = .update(newValue)}
+    set {_uniqueStorage()._message = .update(newValue)}
   }
 
   var evaluate: Transfusion_Wire_StepOnly {
     get {
-      if case .evaluate(let v)? = message {return v}
+      if case .evaluate(let v)? = _storage._message {return v}
       return Transfusion_Wire_StepOnly()
     }
-    set {message = .evaluate(newValue)}
+    set {_uniqueStorage()._message = .evaluate(newValue)}
   }
 
   var checkpointCommitted: Transfusion_Wire_StepOnly {
     get {
-      if case .checkpointCommitted(let v)? = message {return v}
+      if case .checkpointCommitted(let v)? = _storage._message {return v}
       return Transfusion_Wire_StepOnly()
     }
-    set {message = .checkpointCommitted(newValue)}
+    set {_uniqueStorage()._message = .checkpointCommitted(newValue)}
   }
 
   var coordinatorHeartbeat: Transfusion_Wire_CoordinatorHeartbeat {
     get {
-      if case .coordinatorHeartbeat(let v)? = message {return v}
+      if case .coordinatorHeartbeat(let v)? = _storage._message {return v}
       return Transfusion_Wire_CoordinatorHeartbeat()
     }
-    set {message = .coordinatorHeartbeat(newValue)}
+    set {_uniqueStorage()._message = .coordinatorHeartbeat(newValue)}
   }
 
   var stop: Transfusion_Wire_Stop {
     get {
-      if case .stop(let v)? = message {return v}
+      if case .stop(let v)? = _storage._message {return v}
       return Transfusion_Wire_Stop()
     }
-    set {message = .stop(newValue)}
+    set {_uniqueStorage()._message = .stop(newValue)}
   }
 
   var clockQuestion: Transfusion_Wire_ClockQuestion {
     get {
-      if case .clockQuestion(let v)? = message {return v}
+      if case .clockQuestion(let v)? = _storage._message {return v}
       return Transfusion_Wire_ClockQuestion()
     }
-    set {message = .clockQuestion(newValue)}
+    set {_uniqueStorage()._message = .clockQuestion(newValue)}
   }
 
   var regroup: Transfusion_Wire_Nothing {
     get {
-      if case .regroup(let v)? = message {return v}
+      if case .regroup(let v)? = _storage._message {return v}
       return Transfusion_Wire_Nothing()
     }
-    set {message = .regroup(newValue)}
+    set {_uniqueStorage()._message = .regroup(newValue)}
   }
 
   var introduce: Transfusion_Wire_Nothing {
     get {
-      if case .introduce(let v)? = message {return v}
+      if case .introduce(let v)? = _storage._message {return v}
       return Transfusion_Wire_Nothing()
     }
-    set {message = .introduce(newValue)}
+    set {_uniqueStorage()._message = .introduce(newValue)}
   }
 
   var save: Transfusion_Wire_StepOnly {
     get {
-      if case .save(let v)? = message {return v}
+      if case .save(let v)? = _storage._message {return v}
       return Transfusion_Wire_StepOnly()
     }
-    set {message = .save(newValue)}
+    set {_uniqueStorage()._message = .save(newValue)}
   }
 
   var statusRequest: Transfusion_Wire_Nothing {
     get {
-      if case .statusRequest(let v)? = message {return v}
+      if case .statusRequest(let v)? = _storage._message {return v}
       return Transfusion_Wire_Nothing()
     }
-    set {message = .statusRequest(newValue)}
+    set {_uniqueStorage()._message = .statusRequest(newValue)}
   }
 
   var status: Transfusion_Wire_Status {
     get {
-      if case .status(let v)? = message {return v}
+      if case .status(let v)? = _storage._message {return v}
       return Transfusion_Wire_Status()
     }
-    set {message = .status(newValue)}
+    set {_uniqueStorage()._message = .status(newValue)}
   }
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -606,6 +624,8 @@ nonisolated struct Transfusion_Wire_Envelope: Sendable {
   }
 
   init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 nonisolated struct Transfusion_Wire_Nothing: Sendable {
@@ -876,24 +896,38 @@ nonisolated struct Transfusion_Wire_Prepare: Sendable {
   /// With STATE_ORIGIN_MEMBERS: who holds which tensors of the state.
   var holders: [Transfusion_Wire_Holder] = []
 
-  /// Whoever holds the state before with sums applies the update with this sum of squares first.
-  var gradientSumOfSquares: Double {
-    get {_gradientSumOfSquares ?? 0}
-    set {_gradientSumOfSquares = newValue}
-  }
-  /// Returns true if `gradientSumOfSquares` has been explicitly set.
-  var hasGradientSumOfSquares: Bool {self._gradientSumOfSquares != nil}
-  /// Clears the value of `gradientSumOfSquares`. Subsequent reads from it will return its default value.
-  mutating func clearGradientSumOfSquares() {self._gradientSumOfSquares = nil}
-
   var skipped: [Transfusion_Wire_SampleRange] = []
+
+  /// Whoever holds the state before with the sums of its generation applies their update first.
+  var norm: Transfusion_Wire_CommittedNorm {
+    get {_norm ?? Transfusion_Wire_CommittedNorm()}
+    set {_norm = newValue}
+  }
+  /// Returns true if `norm` has been explicitly set.
+  var hasNorm: Bool {self._norm != nil}
+  /// Clears the value of `norm`. Subsequent reads from it will return its default value.
+  mutating func clearNorm() {self._norm = nil}
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
 
   fileprivate var _plan: Transfusion_Wire_Plan? = nil
-  fileprivate var _gradientSumOfSquares: Double? = nil
+  fileprivate var _norm: Transfusion_Wire_CommittedNorm? = nil
+}
+
+nonisolated struct Transfusion_Wire_CommittedNorm: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var gradientSumOfSquares: Double = 0
+
+  var generation: UInt64 = 0
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
 }
 
 nonisolated struct Transfusion_Wire_CoordinatorHeartbeat: Sendable {
@@ -1281,531 +1315,577 @@ nonisolated extension Transfusion_Wire_Envelope: SwiftProtobuf.Message, SwiftPro
   static let protoMessageName: String = _protobuf_package + ".Envelope"
   static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}run\0\u{1}generation\0\u{3}sender_kind\0\u{3}sender_worker\0\u{1}order\0\u{2}\u{5}hello\0\u{1}ready\0\u{1}reduced\0\u{1}updated\0\u{1}evaluated\0\u{3}checkpoint_written\0\u{3}checkpoint_failed\0\u{1}heartbeat\0\u{1}leaving\0\u{1}failed\0\u{1}traced\0\u{1}standing\0\u{1}copied\0\u{2}\u{8}welcome\0\u{1}refused\0\u{1}prepare\0\u{3}run_step\0\u{1}update\0\u{1}evaluate\0\u{3}checkpoint_committed\0\u{3}coordinator_heartbeat\0\u{1}stop\0\u{3}clock_question\0\u{1}regroup\0\u{1}introduce\0\u{1}save\0\u{4}\u{8}status_request\0\u{1}status\0")
 
+  fileprivate class _StorageClass {
+    var _run: String = String()
+    var _generation: UInt64 = 0
+    var _senderKind: Transfusion_Wire_SenderKind = .unspecified
+    var _senderWorker: UInt32 = 0
+    var _order: UInt64 = 0
+    var _message: Transfusion_Wire_Envelope.OneOf_Message?
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _run = source._run
+      _generation = source._generation
+      _senderKind = source._senderKind
+      _senderWorker = source._senderWorker
+      _order = source._order
+      _message = source._message
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.run) }()
-      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
-      case 3: try { try decoder.decodeSingularEnumField(value: &self.senderKind) }()
-      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.senderWorker) }()
-      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.order) }()
-      case 10: try {
-        var v: Transfusion_Wire_Hello?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .hello(let m) = current {v = m}
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._run) }()
+        case 2: try { try decoder.decodeSingularUInt64Field(value: &_storage._generation) }()
+        case 3: try { try decoder.decodeSingularEnumField(value: &_storage._senderKind) }()
+        case 4: try { try decoder.decodeSingularUInt32Field(value: &_storage._senderWorker) }()
+        case 5: try { try decoder.decodeSingularUInt64Field(value: &_storage._order) }()
+        case 10: try {
+          var v: Transfusion_Wire_Hello?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .hello(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .hello(v)
+          }
+        }()
+        case 11: try {
+          var v: Transfusion_Wire_Ready?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .ready(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .ready(v)
+          }
+        }()
+        case 12: try {
+          var v: Transfusion_Wire_Reduced?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .reduced(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .reduced(v)
+          }
+        }()
+        case 13: try {
+          var v: Transfusion_Wire_Updated?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .updated(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .updated(v)
+          }
+        }()
+        case 14: try {
+          var v: Transfusion_Wire_Evaluated?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .evaluated(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .evaluated(v)
+          }
+        }()
+        case 15: try {
+          var v: Transfusion_Wire_CheckpointPart?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .checkpointWritten(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .checkpointWritten(v)
+          }
+        }()
+        case 16: try {
+          var v: Transfusion_Wire_CheckpointFailed?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .checkpointFailed(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .checkpointFailed(v)
+          }
+        }()
+        case 17: try {
+          var v: Transfusion_Wire_Heartbeat?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .heartbeat(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .heartbeat(v)
+          }
+        }()
+        case 18: try {
+          var v: Transfusion_Wire_Reason?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .leaving(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .leaving(v)
+          }
+        }()
+        case 19: try {
+          var v: Transfusion_Wire_Failure?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .failed(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .failed(v)
+          }
+        }()
+        case 20: try {
+          var v: Transfusion_Wire_Traced?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .traced(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .traced(v)
+          }
+        }()
+        case 21: try {
+          var v: Transfusion_Wire_Standing?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .standing(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .standing(v)
+          }
+        }()
+        case 22: try {
+          var v: Transfusion_Wire_StepOnly?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .copied(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .copied(v)
+          }
+        }()
+        case 30: try {
+          var v: Transfusion_Wire_Welcome?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .welcome(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .welcome(v)
+          }
+        }()
+        case 31: try {
+          var v: Transfusion_Wire_Reason?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .refused(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .refused(v)
+          }
+        }()
+        case 32: try {
+          var v: Transfusion_Wire_Prepare?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .prepare(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .prepare(v)
+          }
+        }()
+        case 33: try {
+          var v: Transfusion_Wire_StepOnly?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .runStep(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .runStep(v)
+          }
+        }()
+        case 34: try {
+          var v: Transfusion_Wire_Update?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .update(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .update(v)
+          }
+        }()
+        case 35: try {
+          var v: Transfusion_Wire_StepOnly?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .evaluate(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .evaluate(v)
+          }
+        }()
+        case 36: try {
+          var v: Transfusion_Wire_StepOnly?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .checkpointCommitted(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .checkpointCommitted(v)
+          }
+        }()
+        case 37: try {
+          var v: Transfusion_Wire_CoordinatorHeartbeat?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .coordinatorHeartbeat(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .coordinatorHeartbeat(v)
+          }
+        }()
+        case 38: try {
+          var v: Transfusion_Wire_Stop?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .stop(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .stop(v)
+          }
+        }()
+        case 39: try {
+          var v: Transfusion_Wire_ClockQuestion?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .clockQuestion(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .clockQuestion(v)
+          }
+        }()
+        case 40: try {
+          var v: Transfusion_Wire_Nothing?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .regroup(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .regroup(v)
+          }
+        }()
+        case 41: try {
+          var v: Transfusion_Wire_Nothing?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .introduce(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .introduce(v)
+          }
+        }()
+        case 42: try {
+          var v: Transfusion_Wire_StepOnly?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .save(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .save(v)
+          }
+        }()
+        case 50: try {
+          var v: Transfusion_Wire_Nothing?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .statusRequest(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .statusRequest(v)
+          }
+        }()
+        case 51: try {
+          var v: Transfusion_Wire_Status?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .status(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .status(v)
+          }
+        }()
+        default: break
         }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .hello(v)
-        }
-      }()
-      case 11: try {
-        var v: Transfusion_Wire_Ready?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .ready(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .ready(v)
-        }
-      }()
-      case 12: try {
-        var v: Transfusion_Wire_Reduced?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .reduced(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .reduced(v)
-        }
-      }()
-      case 13: try {
-        var v: Transfusion_Wire_Updated?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .updated(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .updated(v)
-        }
-      }()
-      case 14: try {
-        var v: Transfusion_Wire_Evaluated?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .evaluated(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .evaluated(v)
-        }
-      }()
-      case 15: try {
-        var v: Transfusion_Wire_CheckpointPart?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .checkpointWritten(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .checkpointWritten(v)
-        }
-      }()
-      case 16: try {
-        var v: Transfusion_Wire_CheckpointFailed?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .checkpointFailed(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .checkpointFailed(v)
-        }
-      }()
-      case 17: try {
-        var v: Transfusion_Wire_Heartbeat?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .heartbeat(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .heartbeat(v)
-        }
-      }()
-      case 18: try {
-        var v: Transfusion_Wire_Reason?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .leaving(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .leaving(v)
-        }
-      }()
-      case 19: try {
-        var v: Transfusion_Wire_Failure?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .failed(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .failed(v)
-        }
-      }()
-      case 20: try {
-        var v: Transfusion_Wire_Traced?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .traced(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .traced(v)
-        }
-      }()
-      case 21: try {
-        var v: Transfusion_Wire_Standing?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .standing(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .standing(v)
-        }
-      }()
-      case 22: try {
-        var v: Transfusion_Wire_StepOnly?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .copied(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .copied(v)
-        }
-      }()
-      case 30: try {
-        var v: Transfusion_Wire_Welcome?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .welcome(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .welcome(v)
-        }
-      }()
-      case 31: try {
-        var v: Transfusion_Wire_Reason?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .refused(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .refused(v)
-        }
-      }()
-      case 32: try {
-        var v: Transfusion_Wire_Prepare?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .prepare(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .prepare(v)
-        }
-      }()
-      case 33: try {
-        var v: Transfusion_Wire_StepOnly?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .runStep(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .runStep(v)
-        }
-      }()
-      case 34: try {
-        var v: Transfusion_Wire_Update?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .update(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .update(v)
-        }
-      }()
-      case 35: try {
-        var v: Transfusion_Wire_StepOnly?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .evaluate(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .evaluate(v)
-        }
-      }()
-      case 36: try {
-        var v: Transfusion_Wire_StepOnly?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .checkpointCommitted(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .checkpointCommitted(v)
-        }
-      }()
-      case 37: try {
-        var v: Transfusion_Wire_CoordinatorHeartbeat?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .coordinatorHeartbeat(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .coordinatorHeartbeat(v)
-        }
-      }()
-      case 38: try {
-        var v: Transfusion_Wire_Stop?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .stop(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .stop(v)
-        }
-      }()
-      case 39: try {
-        var v: Transfusion_Wire_ClockQuestion?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .clockQuestion(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .clockQuestion(v)
-        }
-      }()
-      case 40: try {
-        var v: Transfusion_Wire_Nothing?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .regroup(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .regroup(v)
-        }
-      }()
-      case 41: try {
-        var v: Transfusion_Wire_Nothing?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .introduce(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .introduce(v)
-        }
-      }()
-      case 42: try {
-        var v: Transfusion_Wire_StepOnly?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .save(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .save(v)
-        }
-      }()
-      case 50: try {
-        var v: Transfusion_Wire_Nothing?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .statusRequest(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .statusRequest(v)
-        }
-      }()
-      case 51: try {
-        var v: Transfusion_Wire_Status?
-        var hadOneofValue = false
-        if let current = self.message {
-          hadOneofValue = true
-          if case .status(let m) = current {v = m}
-        }
-        try decoder.decodeSingularMessageField(value: &v)
-        if let v = v {
-          if hadOneofValue {try decoder.handleConflictingOneOf()}
-          self.message = .status(v)
-        }
-      }()
-      default: break
       }
     }
   }
 
   func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if !self.run.isEmpty {
-      try visitor.visitSingularStringField(value: self.run, fieldNumber: 1)
-    }
-    if self.generation != 0 {
-      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 2)
-    }
-    if self.senderKind != .unspecified {
-      try visitor.visitSingularEnumField(value: self.senderKind, fieldNumber: 3)
-    }
-    if self.senderWorker != 0 {
-      try visitor.visitSingularUInt32Field(value: self.senderWorker, fieldNumber: 4)
-    }
-    if self.order != 0 {
-      try visitor.visitSingularUInt64Field(value: self.order, fieldNumber: 5)
-    }
-    switch self.message {
-    case .hello?: try {
-      guard case .hello(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
-    }()
-    case .ready?: try {
-      guard case .ready(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
-    }()
-    case .reduced?: try {
-      guard case .reduced(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
-    }()
-    case .updated?: try {
-      guard case .updated(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
-    }()
-    case .evaluated?: try {
-      guard case .evaluated(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
-    }()
-    case .checkpointWritten?: try {
-      guard case .checkpointWritten(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 15)
-    }()
-    case .checkpointFailed?: try {
-      guard case .checkpointFailed(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
-    }()
-    case .heartbeat?: try {
-      guard case .heartbeat(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
-    }()
-    case .leaving?: try {
-      guard case .leaving(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 18)
-    }()
-    case .failed?: try {
-      guard case .failed(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 19)
-    }()
-    case .traced?: try {
-      guard case .traced(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 20)
-    }()
-    case .standing?: try {
-      guard case .standing(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
-    }()
-    case .copied?: try {
-      guard case .copied(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 22)
-    }()
-    case .welcome?: try {
-      guard case .welcome(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 30)
-    }()
-    case .refused?: try {
-      guard case .refused(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 31)
-    }()
-    case .prepare?: try {
-      guard case .prepare(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 32)
-    }()
-    case .runStep?: try {
-      guard case .runStep(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 33)
-    }()
-    case .update?: try {
-      guard case .update(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 34)
-    }()
-    case .evaluate?: try {
-      guard case .evaluate(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 35)
-    }()
-    case .checkpointCommitted?: try {
-      guard case .checkpointCommitted(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 36)
-    }()
-    case .coordinatorHeartbeat?: try {
-      guard case .coordinatorHeartbeat(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 37)
-    }()
-    case .stop?: try {
-      guard case .stop(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 38)
-    }()
-    case .clockQuestion?: try {
-      guard case .clockQuestion(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 39)
-    }()
-    case .regroup?: try {
-      guard case .regroup(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
-    }()
-    case .introduce?: try {
-      guard case .introduce(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
-    }()
-    case .save?: try {
-      guard case .save(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
-    }()
-    case .statusRequest?: try {
-      guard case .statusRequest(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 50)
-    }()
-    case .status?: try {
-      guard case .status(let v)? = self.message else { preconditionFailure() }
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 51)
-    }()
-    case nil: break
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if !_storage._run.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._run, fieldNumber: 1)
+      }
+      if _storage._generation != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._generation, fieldNumber: 2)
+      }
+      if _storage._senderKind != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._senderKind, fieldNumber: 3)
+      }
+      if _storage._senderWorker != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._senderWorker, fieldNumber: 4)
+      }
+      if _storage._order != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._order, fieldNumber: 5)
+      }
+      switch _storage._message {
+      case .hello?: try {
+        guard case .hello(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+      }()
+      case .ready?: try {
+        guard case .ready(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+      }()
+      case .reduced?: try {
+        guard case .reduced(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
+      }()
+      case .updated?: try {
+        guard case .updated(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
+      }()
+      case .evaluated?: try {
+        guard case .evaluated(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
+      }()
+      case .checkpointWritten?: try {
+        guard case .checkpointWritten(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 15)
+      }()
+      case .checkpointFailed?: try {
+        guard case .checkpointFailed(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
+      }()
+      case .heartbeat?: try {
+        guard case .heartbeat(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
+      }()
+      case .leaving?: try {
+        guard case .leaving(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 18)
+      }()
+      case .failed?: try {
+        guard case .failed(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 19)
+      }()
+      case .traced?: try {
+        guard case .traced(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 20)
+      }()
+      case .standing?: try {
+        guard case .standing(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
+      }()
+      case .copied?: try {
+        guard case .copied(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 22)
+      }()
+      case .welcome?: try {
+        guard case .welcome(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 30)
+      }()
+      case .refused?: try {
+        guard case .refused(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 31)
+      }()
+      case .prepare?: try {
+        guard case .prepare(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 32)
+      }()
+      case .runStep?: try {
+        guard case .runStep(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 33)
+      }()
+      case .update?: try {
+        guard case .update(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 34)
+      }()
+      case .evaluate?: try {
+        guard case .evaluate(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 35)
+      }()
+      case .checkpointCommitted?: try {
+        guard case .checkpointCommitted(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 36)
+      }()
+      case .coordinatorHeartbeat?: try {
+        guard case .coordinatorHeartbeat(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 37)
+      }()
+      case .stop?: try {
+        guard case .stop(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 38)
+      }()
+      case .clockQuestion?: try {
+        guard case .clockQuestion(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 39)
+      }()
+      case .regroup?: try {
+        guard case .regroup(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+      }()
+      case .introduce?: try {
+        guard case .introduce(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
+      }()
+      case .save?: try {
+        guard case .save(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
+      }()
+      case .statusRequest?: try {
+        guard case .statusRequest(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 50)
+      }()
+      case .status?: try {
+        guard case .status(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 51)
+      }()
+      case nil: break
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   static func ==(lhs: Transfusion_Wire_Envelope, rhs: Transfusion_Wire_Envelope) -> Bool {
-    if lhs.run != rhs.run {return false}
-    if lhs.generation != rhs.generation {return false}
-    if lhs.senderKind != rhs.senderKind {return false}
-    if lhs.senderWorker != rhs.senderWorker {return false}
-    if lhs.order != rhs.order {return false}
-    if lhs.message != rhs.message {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._run != rhs_storage._run {return false}
+        if _storage._generation != rhs_storage._generation {return false}
+        if _storage._senderKind != rhs_storage._senderKind {return false}
+        if _storage._senderWorker != rhs_storage._senderWorker {return false}
+        if _storage._order != rhs_storage._order {return false}
+        if _storage._message != rhs_storage._message {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2365,7 +2445,7 @@ nonisolated extension Transfusion_Wire_SampleRange: SwiftProtobuf.Message, Swift
 
 nonisolated extension Transfusion_Wire_Prepare: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Prepare"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}plan\0\u{1}peers\0\u{3}from_step\0\u{1}origin\0\u{1}holders\0\u{3}gradient_sum_of_squares\0\u{1}skipped\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}plan\0\u{1}peers\0\u{3}from_step\0\u{1}origin\0\u{1}holders\0\u{2}\u{2}skipped\0\u{1}norm\0\u{c}\u{6}\u{1}")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2378,8 +2458,8 @@ nonisolated extension Transfusion_Wire_Prepare: SwiftProtobuf.Message, SwiftProt
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.fromStep) }()
       case 4: try { try decoder.decodeSingularEnumField(value: &self.origin) }()
       case 5: try { try decoder.decodeRepeatedMessageField(value: &self.holders) }()
-      case 6: try { try decoder.decodeSingularDoubleField(value: &self._gradientSumOfSquares) }()
       case 7: try { try decoder.decodeRepeatedMessageField(value: &self.skipped) }()
+      case 8: try { try decoder.decodeSingularMessageField(value: &self._norm) }()
       default: break
       }
     }
@@ -2405,12 +2485,12 @@ nonisolated extension Transfusion_Wire_Prepare: SwiftProtobuf.Message, SwiftProt
     if !self.holders.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.holders, fieldNumber: 5)
     }
-    try { if let v = self._gradientSumOfSquares {
-      try visitor.visitSingularDoubleField(value: v, fieldNumber: 6)
-    } }()
     if !self.skipped.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.skipped, fieldNumber: 7)
     }
+    try { if let v = self._norm {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2420,8 +2500,43 @@ nonisolated extension Transfusion_Wire_Prepare: SwiftProtobuf.Message, SwiftProt
     if lhs.fromStep != rhs.fromStep {return false}
     if lhs.origin != rhs.origin {return false}
     if lhs.holders != rhs.holders {return false}
-    if lhs._gradientSumOfSquares != rhs._gradientSumOfSquares {return false}
     if lhs.skipped != rhs.skipped {return false}
+    if lhs._norm != rhs._norm {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Transfusion_Wire_CommittedNorm: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".CommittedNorm"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}gradient_sum_of_squares\0\u{1}generation\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularDoubleField(value: &self.gradientSumOfSquares) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.gradientSumOfSquares.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.gradientSumOfSquares, fieldNumber: 1)
+    }
+    if self.generation != 0 {
+      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Transfusion_Wire_CommittedNorm, rhs: Transfusion_Wire_CommittedNorm) -> Bool {
+    if lhs.gradientSumOfSquares != rhs.gradientSumOfSquares {return false}
+    if lhs.generation != rhs.generation {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
