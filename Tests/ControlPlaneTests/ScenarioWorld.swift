@@ -364,6 +364,9 @@ extension ScenarioWorld {
         "from "
           + holders.map { "\($0.worker) (\(text($0.parameters)); \(text($0.moments)))" }.joined(separator: ", ")
       }
-    return origin + (prepare.norm.map { ", after an update with \($0.sumOfSquares) of the sums of generation \($0.generation.number)" } ?? "")
+    let update = prepare.norm.map {
+      ", after an update with \($0.sumOfSquares) of the sums of generation \($0.generation.number)"
+    }
+    return origin + (update ?? "")
   }
 }
