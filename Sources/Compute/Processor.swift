@@ -44,10 +44,12 @@ enum Processor {
   /// The products that kernels of our own make faster than oneDNN 2.6.
   static func productKernels(_ chosen: InstructionSet) -> OwnProducts {
     #if arch(x86_64)
-      guard chosen == .avx512 else {
-        if chosen == .portable { return OwnProducts() }
+      switch chosen {
+      case .portable: return OwnProducts()
+      case .avx2:
         return OwnProducts(
           float32: KernelsAVX2.productKernels, bfloat16: KernelsAVX2.widenedKernels, name: "+float32+widened")
+      case .avx512: break
       }
       var own = OwnProducts(float32: KernelsAVX512.productKernels, name: "+float32")
       if processor_has_amx_bf16() {
