@@ -31,7 +31,11 @@ import Worker
   }
 
   private static func gradient(_ leaf: Int, step: Step) -> [Float] {
-    (0..<total).map { Float(($0 * 31 + leaf * 17 + Int(step) * 7) % 101 - 50) * [1e-6, 1, 3e5][($0 + leaf) % 3] }
+    let scales: [Float] = [1e-6, 1, 3e5]
+    return (0..<total).map { index in
+      let number = (index * 31 + leaf * 17 + Int(step) * 7) % 101 - 50
+      return Float(number) * scales[(index + leaf) % 3]
+    }
   }
 
   /// Some steps as workers make them: sums, an update of what is owned and of what is backed, the gather.
