@@ -229,6 +229,7 @@ private struct Abandoned: Error {}
       Thread.sleep(forTimeInterval: 0.01)
     }
     let memory = try #require(sender.lendableMemory(byteCount: 2 << 20))
+    defer { withExtendedLifetime(memory) {} }
     var noise = Noise(state: 8)
     let bytes = noise.bytes(2 << 20)
     UnsafeMutableRawBufferPointer(start: memory.address, count: bytes.count).copyBytes(from: bytes)
@@ -275,6 +276,7 @@ private struct Abandoned: Error {}
   private func fill(_ memory: LendableMemory, _ bytes: [UInt8]) {
     UnsafeMutableRawBufferPointer(start: memory.address, count: memory.byteCount).copyBytes(from: bytes)
   }
+  /// Bytes that lie there as long as the caller keeps the memory.
   private func part(_ memory: LendableMemory, _ range: Range<Int>) -> UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(start: memory.address + range.lowerBound, count: range.count)
   }
@@ -291,6 +293,7 @@ private struct Abandoned: Error {}
       let others = Array(cluster.workers.dropFirst())
       // Without shared memory there is none to lend, and what lies elsewhere is copied.
       let memories = bytes.compactMap { sender.lendableMemory(byteCount: $0.count) }
+      defer { withExtendedLifetime(memories) {} }
       #expect(memories.count == (sharedBytes > 0 ? 2 : 0))
       try bytes[0].withUnsafeBytes { first in
         try bytes[1].withUnsafeBytes { second in
@@ -330,6 +333,7 @@ private struct Abandoned: Error {}
     let cluster = try start()
     defer { cluster.close() }
     let memory = try #require(cluster.planes[0].lendableMemory(byteCount: 4_096))
+    defer { withExtendedLifetime(memory) {} }
     fill(memory, [UInt8](repeating: 3, count: 4_096))
     let mine = [UInt8](repeating: 4, count: 64)
     try mine.withUnsafeBytes { try cluster.planes[0].lend(key(1), to: [WorkerID(2)], [part(memory, 0..<64), $0]) }
@@ -343,6 +347,7 @@ private struct Abandoned: Error {}
     let cluster = try start()
     defer { cluster.close() }
     let memory = try #require(cluster.planes[0].lendableMemory(byteCount: 4_096))
+    defer { withExtendedLifetime(memory) {} }
     fill(memory, [UInt8](repeating: 3, count: 4_096))
     for (index, ranges) in [[0..<8, 8..<8, 8..<12], [0..<0], [0..<7], [2..<6]].enumerated() {
       let count = ranges.reduce(0) { $0 + $1.count }
@@ -375,6 +380,7 @@ private struct Abandoned: Error {}
       Thread.sleep(forTimeInterval: 0.01)
     }
     let memory = try #require(sender.lendableMemory(byteCount: chunk))
+    defer { withExtendedLifetime(memory) {} }
     try sender.lend(key(1), to: [WorkerID(2)], [part(memory, 0..<chunk)])
     // Takes some of the window, so that a whole chunk finds no room before it is taken.
     try sender.sendBytes(key(3), to: WorkerID(2), [1])
@@ -410,6 +416,7 @@ private struct Abandoned: Error {}
     defer { cluster.close() }
     let (sender, workers) = (cluster.planes[0], Array(cluster.workers.dropFirst()))
     let memory = try #require(sender.lendableMemory(byteCount: 1 << 20))
+    defer { withExtendedLifetime(memory) {} }
     fill(memory, [UInt8](repeating: 5, count: 1 << 20))
     var owner: Owner? = Owner()
     weak var kept = owner
@@ -436,6 +443,7 @@ private struct Abandoned: Error {}
     let cluster = try start()
     defer { cluster.close() }
     let memory = try #require(cluster.planes[0].lendableMemory(byteCount: 1 << 20))
+    defer { withExtendedLifetime(memory) {} }
     try cluster.planes[0].lend(key(1), to: [WorkerID(2)], [part(memory, 0..<1 << 20)])
     try cluster.planes[0].lend(key(2), to: [WorkerID(2)], [part(memory, 0..<1 << 20)])
     for step in [1, 2] as [Step] {
